@@ -1,0 +1,151 @@
+// Vectors of whatever width the target has, on the compilers' vector extensions.
+// Included once for each target, inside of its namespace and target region (see targets.cpp).
+
+#if LRPFAST_VECTOR_BYTES == 64
+constexpr int kTileRows = 8;  // of the convolution's register tile: 24 sums in 32 registers
+#elif defined(__aarch64__)
+constexpr int kTileRows = 8;
+#else
+constexpr int kTileRows = 4;  // 12 sums in 16 registers
+#endif
+
+#define LRPFAST_INLINE inline __attribute__((always_inline))
+
+template <class T>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(LRPFAST_VECTOR_BYTES)));
+    typedef double wide __attribute__((vector_size(LRPFAST_VECTOR_BYTES / sizeof(T) * sizeof(double))));
+};
+template <class T>
+using Vec = typename VectorOf<T>::type;
+/// As many doubles as Vec<T> has lanes.
+template <class T>
+using Wide = typename VectorOf<T>::wide;
+template <class T>
+constexpr Size kLanes = LRPFAST_VECTOR_BYTES / static_cast<Size>(sizeof(T));
+
+template <class T>
+LRPFAST_INLINE Vec<T> load(const T* from) {
+    Vec<T> v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+}
+
+template <class T>
+LRPFAST_INLINE void store(T* to, Vec<T> v) {
+    __builtin_memcpy(to, &v, sizeof v);
+}
+
+template <class T>
+LRPFAST_INLINE Vec<T> splat(T value) {
+    return value - Vec<T>{};
+}
+
+// The first `count` lanes, 0 < count < kLanes; the others are zero when loaded, and not touched in memory.
+#if LRPFAST_VECTOR_BYTES == 64
+LRPFAST_INLINE Vec<float> load(const float* from, Size count) {
+    return (Vec<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+}
+LRPFAST_INLINE Vec<double> load(const double* from, Size count) {
+    return (Vec<double>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+}
+LRPFAST_INLINE void store(float* to, Vec<float> v, Size count) {
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
+}
+LRPFAST_INLINE void store(double* to, Vec<double> v, Size count) {
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), (__m512d)v);
+}
+#elif LRPFAST_VECTOR_BYTES == 32
+LRPFAST_INLINE __m256i first_lanes32(Size count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+LRPFAST_INLINE __m256i first_lanes64(Size count) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+LRPFAST_INLINE Vec<float> load(const float* from, Size count) {
+    return (Vec<float>)_mm256_maskload_ps(from, first_lanes32(count));
+}
+LRPFAST_INLINE Vec<double> load(const double* from, Size count) {
+    return (Vec<double>)_mm256_maskload_pd(from, first_lanes64(count));
+}
+LRPFAST_INLINE void store(float* to, Vec<float> v, Size count) {
+    _mm256_maskstore_ps(to, first_lanes32(count), (__m256)v);
+}
+LRPFAST_INLINE void store(double* to, Vec<double> v, Size count) {
+    _mm256_maskstore_pd(to, first_lanes64(count), (__m256d)v);
+}
+#else
+template <class T>
+LRPFAST_INLINE Vec<T> load(const T* from, Size count) {
+    Vec<T> v{};
+    for (int i = 0; i < kLanes<T> - 1; ++i)
+        if (i < count) v[i] = from[i];
+    return v;
+}
+template <class T>
+LRPFAST_INLINE void store(T* to, Vec<T> v, Size count) {
+    for (int i = 0; i < kLanes<T> - 1; ++i)
+        if (i < count) to[i] = v[i];
+}
+#endif
+
+/// Call body(i, load, store) for each vector of [0, count): the end of a line goes through the
+/// same arithmetic as its middle, so that no result depends on where in a vector it came to lie.
+template <class T>
+struct Full {
+    static LRPFAST_INLINE Vec<T> get(const T* from) { return load(from); }
+    static LRPFAST_INLINE void put(T* to, Vec<T> v) { store(to, v); }
+};
+template <class T>
+struct Rest {
+    Size count;
+    LRPFAST_INLINE Vec<T> get(const T* from) const { return load(from, count); }
+    LRPFAST_INLINE void put(T* to, Vec<T> v) const { store(to, v, count); }
+};
+template <class T, class Body>
+LRPFAST_INLINE void for_vectors(Size count, const Body& body) {
+    Size i = 0;
+    for (; i + kLanes<T> <= count; i += kLanes<T>) body(i, Full<T>{});
+    if (i < count) body(i, Rest<T>{count - i});
+}
+
+/// positive · max(v, 0) + negative · min(v, 0), for a vector or a number.
+template <class V, class T>
+LRPFAST_INLINE V part_of(V v, const Part<T>& part) {
+    return v * (v > V{} ? part.positive - V{} : part.negative - V{});
+}
+
+template <class T>
+LRPFAST_INLINE Wide<T> widen(Vec<T> v) {
+    return __builtin_convertvector(v, Wide<T>);
+}
+
+/// The sum of the lanes, by halves.
+template <class V>
+LRPFAST_INLINE auto lane_sum(V v) {
+    constexpr int lanes = sizeof(V) / sizeof(v[0]);
+    auto sums = v;
+    for (int half = lanes / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+    return sums[0];
+}
+
+constexpr Size at_most(Size a, Size b) { return a < b ? a : b; }
+constexpr Size at_least(Size a, Size b) { return a > b ? a : b; }
+constexpr Size blocks_of(Size size, Size block) { return (size + block - 1) / block; }
+
+template <class T>
+T* scratch(Scratch use, Size count) {
+    return static_cast<T*>(scratch_bytes(use, static_cast<std::size_t>(count) * sizeof(T)));
+}
+
+template <class Body>
+void call_body(const void* body, Size i) {
+    (*static_cast<const Body*>(body))(i);
+}
+
+/// body(i) for i in [0, count), on several threads.
+template <class Body>
+void parallel_for(Size count, const Body& body) {
+    run_tasks(count, call_body<Body>, &body);
+}

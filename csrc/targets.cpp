@@ -1,0 +1,64 @@
+// All kernels for one instruction set. Compiled once for each, with LRPFAST_TARGET its name and
+// LRPFAST_VECTOR_BYTES its width.
+//
+// The instruction set is switched on by a pragma, after the standard headers: their inline functions
+// are shared by the whole program, and must not be compiled to instructions that a CPU may lack.
+#include "shifts.hpp"
+#include "threads.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define LRPFAST_TEXT_(text) #text
+#define LRPFAST_TEXT(text) LRPFAST_TEXT_(text)
+#define LRPFAST_JOIN_(a, b) a##b
+#define LRPFAST_JOIN(a, b) LRPFAST_JOIN_(a, b)
+
+#ifdef LRPFAST_ISA
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target(LRPFAST_ISA))), apply_to = function)
+#else
+#pragma GCC push_options
+// The pragma takes no macro but as a string of its own.
+#define LRPFAST_PRAGMA(text) _Pragma(#text)
+#define LRPFAST_GCC_TARGET(isa) LRPFAST_PRAGMA(GCC target(isa))
+LRPFAST_GCC_TARGET(LRPFAST_ISA)
+#endif
+#endif
+
+namespace lrpfast {
+namespace LRPFAST_TARGET {
+
+#include "simd.hpp"
+#include "kernels/lines.inl.hpp"
+#include "kernels/gemm.inl.hpp"
+#include "kernels/conv.inl.hpp"
+#include "kernels/planes.inl.hpp"
+#include "kernels/maxpool.inl.hpp"
+#include "kernels/elementwise.inl.hpp"
+#include "kernels/divide.inl.hpp"
+
+}  // namespace LRPFAST_TARGET
+
+extern const Kernels LRPFAST_JOIN(LRPFAST_TARGET, _kernels);
+const Kernels LRPFAST_JOIN(LRPFAST_TARGET, _kernels) = {
+    LRPFAST_TEXT(LRPFAST_TARGET),
+#define KERNEL(name, Arguments) LRPFAST_TARGET::name<float>,
+    {
+#include "kernels.def"
+    },
+#undef KERNEL
+#define KERNEL(name, Arguments) LRPFAST_TARGET::name<double>,
+    {
+#include "kernels.def"
+    },
+#undef KERNEL
+};
+
+}  // namespace lrpfast
+
+#if defined(LRPFAST_ISA) && defined(__clang__)
+#pragma clang attribute pop
+#endif
+// With GCC the region ends with the file: templates are instantiated there, and belong to it.

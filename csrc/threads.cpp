@@ -1,0 +1,169 @@
+#include "threads.hpp"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+
+namespace lrpfast {
+namespace {
+
+std::atomic<int> thread_count{1};
+thread_local int thread_limit = 0;
+thread_local bool inside_task = false;
+
+/// One call of run_tasks: threads take indices until none is left.
+struct Job {
+    Size count;
+    void (*task)(const void*, Size);
+    const void* context;
+    int seats;  // how many workers may still join; guarded by the pool's mutex
+    int active = 0;  // how many workers are at it; guarded by the pool's mutex
+    std::atomic<Size> next{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr error;  // written by the thread that set `failed`
+
+    void drain() noexcept {
+        inside_task = true;
+        for (Size i; !failed && (i = next.fetch_add(1)) < count;) {
+            try {
+                task(context, i);
+            } catch (...) {
+                if (!failed.exchange(true)) error = std::current_exception();
+            }
+        }
+        inside_task = false;
+    }
+};
+
+class Pool {
+  public:
+    /// Try to become the pool's only user.
+    bool acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
+    void release() { busy_.store(false, std::memory_order_release); }
+
+    void run(Job& job) {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            while (workers_ < job.seats && spawn()) {}
+            job_ = &job;
+            ++generation_;
+        }
+        wake_.notify_all();
+        job.drain();
+        std::unique_lock<std::mutex> lock(mutex_);
+        job_ = nullptr;  // workers that wake up late find nothing to join
+        idle_.wait(lock, [&] { return job.active == 0; });
+    }
+
+  private:
+    /// Workers are never joined: they own nothing, and sleep when the process ends.
+    bool spawn() {
+        try {
+            std::thread([this] { work(); }).detach();
+        } catch (const std::system_error&) {
+            return false;  // the system grants no more threads: go on with those there are
+        }
+        ++workers_;
+        return true;
+    }
+
+    void work() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        for (std::uint64_t seen = 0;;) {
+            wake_.wait(lock, [&] { return generation_ != seen; });
+            seen = generation_;
+            Job* job = job_;
+            if (job == nullptr || job->seats == 0) continue;
+            --job->seats;
+            ++job->active;
+            lock.unlock();
+            job->drain();
+            lock.lock();
+            if (--job->active == 0) idle_.notify_one();
+        }
+    }
+
+    std::mutex mutex_;
+    std::condition_variable wake_, idle_;
+    std::atomic<bool> busy_{false};
+    Job* job_ = nullptr;
+    std::uint64_t generation_ = 0;
+    int workers_ = 0;
+};
+
+/// Never freed, so that workers may outlive the program's static objects.
+std::atomic<Pool*> the_pool{nullptr};
+
+Pool& pool() {
+    Pool* current = the_pool.load(std::memory_order_acquire);
+    if (current != nullptr) return *current;
+    // A fork copies the memory but not the workers: the child starts with a pool of its own.
+    static const int registered = pthread_atfork(nullptr, nullptr, [] { the_pool = nullptr; });
+    static_cast<void>(registered);
+    Pool* fresh = new Pool;
+    if (the_pool.compare_exchange_strong(current, fresh)) return *fresh;
+    delete fresh;
+    return *current;
+}
+
+struct Block {
+    void* data = nullptr;
+    std::size_t bytes = 0;
+    ~Block() { ::operator delete(data, std::align_val_t{64}); }
+};
+
+}  // namespace
+
+void run_tasks(Size count, void (*task)(const void*, Size), const void* context) {
+    const int threads = usable_threads();
+    if (count <= 1 || threads <= 1 || inside_task) {
+        for (Size i = 0; i < count; ++i) task(context, i);
+        return;
+    }
+    Pool& workers = pool();
+    const bool mine = workers.acquire();
+    const int helpers = mine ? static_cast<int>(count < threads ? count : threads) - 1 : 0;
+    Job job{count, task, context, helpers};
+    if (mine) {
+        workers.run(job);
+        workers.release();
+    } else {
+        job.drain();
+    }
+    if (job.error) std::rethrow_exception(job.error);
+}
+
+int num_threads() { return thread_count; }
+
+void set_num_threads(int count) { thread_count = count < 1 ? 1 : count; }
+
+int limit_threads(int count) {
+    const int before = thread_limit;
+    thread_limit = count;
+    return before;
+}
+
+int usable_threads() {
+    const int all = thread_count;
+    return thread_limit > 0 && thread_limit < all ? thread_limit : all;
+}
+
+void* scratch_bytes(Scratch use, std::size_t bytes) {
+    thread_local Block blocks[static_cast<int>(Scratch::count_)];
+    Block& block = blocks[static_cast<int>(use)];
+    if (block.bytes < bytes) {
+        ::operator delete(block.data, std::align_val_t{64});
+        block = {};
+        block.data = ::operator new(bytes, std::align_val_t{64});
+        block.bytes = bytes;
+    }
+    return block.data;
+}
+
+}  // namespace lrpfast

@@ -1,0 +1,374 @@
+"""Explaining: from a network and inputs to an `Explanation`."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import platform
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from . import backends
+from ._version import __version__
+from .composites import Composite, Selector, assign
+from .composites import composite as make_composite
+from .errors import InputError, RuleError
+from .explanation import Conservation, Explanation
+from .graph import Fact, Graph, Node
+from .layers import resolve
+from .lower import lower
+from .network import Network, check_input, check_output
+from .ops.base import Array, Op
+from .plan import Plan, settle
+from .rules import Rule
+
+INITS = ("logit", "one", "probability")
+
+
+def load(source: Any, input_shape: tuple[int, ...] | None = None) -> Network:
+    """Read a network from an ONNX model.
+
+    Parameters
+    ----------
+    source : path, bytes or onnx.ModelProto
+        Weights in external files are read from the model's own folder only.
+    input_shape : tuple of int, optional
+        Shape of one sample, without the batch axis; needed where the model leaves it open.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ModelError
+        It is not an ONNX model, is damaged, or holds NaN.
+    UnsupportedOperatorError
+        It uses operators that are not among `lrpfast.OPERATORS`; all of them are listed.
+    """
+    from .onnx_io import load_graph
+
+    name = os.path.basename(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "network"
+    return Network(load_graph(source, input_shape), name)
+
+
+class Explainer:
+    """Explains predictions of one network with one composite; called like a function.
+
+    Immutable and thread-safe: make it once, call it from as many threads as you like. The results
+    of a sample do not depend on the batch it is in, nor on the number of threads (native backend).
+
+    Parameters
+    ----------
+    network : Network
+    composite : str or Composite, default "epsilon_plus_flat"
+        Which rule goes where; see `lrpfast.COMPOSITES`.
+    threads : int, optional
+        At most this many threads a call; default: all that `lrpfast.get_num_threads` allows.
+    backend : {"native", "numba", "numpy"}, optional
+        Default: the best one here.
+    dtype : float32 or float64, default float32
+        What everything is computed in.
+    record : str or iterable of str, default ()
+        Nodes whose relevance is to be kept: names or glob patterns; "all" for every node.
+
+    Raises
+    ------
+    CompositeError
+        The composite is unknown, or leaves a node without a rule.
+    InputError
+        `dtype`, `threads` or `record` is invalid.
+
+    Examples
+    --------
+    >>> explain = Explainer(network, composite="epsilon_gamma_box"...)   # doctest: +SKIP
+    >>> explanation = explain(x)                                          # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        composite: str | Composite = "epsilon_plus_flat",
+        *,
+        threads: int | None = None,
+        backend: str | None = None,
+        dtype: Any = np.float32,
+        record: str | Iterable[str] = (),
+    ) -> None:
+        self.network = network
+        self.composite = make_composite(composite)
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise InputError(f"dtype is {np.dtype(dtype)}; expected float32 or float64")
+        if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
+            raise InputError(f"threads is {threads!r}; expected a whole number ≥ 1, or None for all")
+        self.threads = threads
+        self.dtype = np.dtype(dtype)
+        self.backend = backends.get(backend)
+        self.record = (record,) if isinstance(record, str) else tuple(record)
+        self._lock = threading.Lock()
+        self._plans: dict[tuple[int, ...], tuple[Plan, dict[str, Any]]] = {}
+        if network.is_bound:
+            self._plan(network)
+
+    def __repr__(self) -> str:
+        return f"<Explainer of {self.network!r} by {self.composite.name} on {self.backend.name}>"
+
+    def _plan(self, network: Network) -> tuple[Plan, dict[str, Any]]:
+        with self._lock:
+            if network.input_shape not in self._plans:
+                graph = network.canonized(self.dtype).graph
+                assigned = assign(self.composite, graph)
+                plan = lower(graph, assigned, self.backend, self.dtype, self._recorded(graph))
+                manifest = {
+                    "model": {"name": network.name, "sha256": network.hash},
+                    "composite": self.composite.name,
+                    "rules": {name: str(a.rule) for name, a in assigned.items()},
+                    "versions": {
+                        "lrpfast": __version__, "numpy": np.__version__, "python": platform.python_version()
+                    },
+                    "backend": backends.describe(self.backend),
+                    "dtype": str(self.dtype),
+                }  # fmt: skip
+                self._plans[network.input_shape] = plan, manifest
+            return self._plans[network.input_shape]
+
+    def _recorded(self, graph: Graph) -> tuple[str, ...]:
+        names = [node.name for node in graph.nodes]
+        if "all" in self.record:
+            return tuple(names)
+        found: list[str] = []
+        for pattern in self.record:
+            matching = fnmatch.filter(names, pattern)
+            if not matching:
+                raise InputError(
+                    f"record names {pattern!r}, which fits no node; the nodes are {', '.join(names)}"
+                )
+            found += matching
+        return tuple(dict.fromkeys(found))
+
+    def __call__(self, x: Any, target: Any = None, init: Any = None) -> Explanation:
+        """Explain the predictions for `x`.
+
+        Parameters
+        ----------
+        x : array (n, *network.input_shape)
+        target : None, int, array of int (n,), or array of output weights, optional
+            Which output to explain: the largest of each sample by default; or one index for all; or one
+            per sample; or a weight for every output, shaped like one sample's output or all of them
+            (``w[3] = 1, w[5] = -1`` explains what speaks for 3 rather than 5).
+        init : {"logit", "one", "probability"} or array, optional
+            The relevance to hand back, times the target's weights: the output f(x) itself, 1, the Softmax
+            probability, or your own numbers: (n,), or shaped like the output. Default: the composite's,
+            "logit" for relevance rules and "one" for gradients.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        InputError
+            `x`, `target` or `init` does not fit the network.
+        NonFiniteError
+            NaN or infinity in `x`, in the prediction or in the relevance.
+        """
+        network = self.network.at(np.shape(x)[1:])
+        plan, manifest = self._plan(network)
+        x = check_input(network, x, self.dtype)
+        with self.backend.limit_threads(self.threads):
+            workspace = plan.run_forward(x)
+            output = workspace[plan.output]
+            check_output(network.canonized(self.dtype).graph, x, output)
+            chosen, weights = _target(target, output)
+            probabilities = _probabilities(output)
+            initial = weights * _initial(self.composite.init if init is None else init, output, probabilities)
+            plan.run_vjp(workspace, np.ascontiguousarray(initial, self.dtype))
+        rows = settle(plan, workspace)
+        relevance = workspace[plan.relevance]
+        if self.composite.times_input:
+            relevance = relevance * x
+        return Explanation(
+            relevance=relevance,
+            output=output,
+            probabilities=probabilities,
+            target=chosen,
+            layers={name: workspace[array] for name, array in plan.recorded.items()},
+            conservation=Conservation(rows),
+            manifest={**manifest, "target": _describe(target), "init": _describe(init or self.composite.init)},
+        )
+
+
+def explain(
+    network: Network,
+    x: Any,
+    target: Any = None,
+    composite: str | Composite = "epsilon_plus_flat",
+    init: Any = None,
+    record: str | Iterable[str] = (),
+    **options: Any,
+) -> Explanation:
+    """Explain the predictions of `network` for `x`, once. See `Explainer` for all parameters.
+
+    Examples
+    --------
+    >>> explanation = lrpfast.explain(network, x)          # doctest: +SKIP
+    >>> explanation.relevance.shape == x.shape             # doctest: +SKIP
+    True
+    """
+    return Explainer(network, composite, record=record, **options)(x, target, init)
+
+
+def propagate(
+    rule: Rule, layer: Any, x: Any, r: Any, *, backend: str | None = None, dtype: Any = None
+) -> Any:
+    """Apply a rule to one layer: the relevance of its inputs, given that of its outputs.
+
+    Parameters
+    ----------
+    rule : Rule
+    layer : operator
+        Such as ``Dense(w, b)`` or ``Conv2d(w, b, padding=1)``.
+    x : array (n, ...), or a tuple of arrays for operators with several inputs
+    r : array (n, ...)
+        Relevance of the outputs.
+    backend : str, optional
+    dtype : float32 or float64, optional
+        Default: float64 if `x` is, else float32.
+
+    Returns
+    -------
+    array like x, or a tuple of them
+
+    Raises
+    ------
+    RuleError
+        The rule does not apply to the layer.
+    InputError
+        Shapes do not fit.
+    """
+    several = isinstance(x, tuple)
+    arrays = [np.asarray(a) for a in (x if several else (x,))]
+    if dtype is None:
+        dtype = np.float64 if all(a.dtype == np.float64 for a in arrays) else np.float32
+    if any(a.ndim == 0 for a in arrays) or len({len(a) for a in arrays}) != 1:
+        raise InputError(f"x has shapes {[a.shape for a in arrays]}; expected a batch axis of one length first")
+    op: Op = resolve(layer, *(Fact(a.shape[1:]) for a in arrays))
+    relevance = _propagate(rule, op, arrays, np.asarray(r), backends.get(backend), np.dtype(dtype))
+    return relevance if several else relevance[0]
+
+
+def _propagate(
+    rule: Rule, op: Op, arrays: list[Array], r: Array, backend: Any, dtype: np.dtype[Any]
+) -> tuple[Array, ...]:
+    """One layer as a network whose inputs are slices of one long vector."""
+    from .composites import why_not
+    from .ops.movement import Reshape, Slice
+
+    n = len(arrays[0])
+    sizes = [int(np.prod(a.shape[1:])) for a in arrays]
+    starts = np.cumsum([0, *sizes])
+    nodes: list[Node] = []
+    names = []
+    for i, a in enumerate(arrays):
+        piece = "x"
+        if len(arrays) > 1:
+            piece = f"piece{i}"
+            nodes.append(Node(piece, Slice((int(starts[i]),), (1,), (sizes[i],)), ("x",), piece))
+        nodes.append(Node(f"input{i}", Reshape(a.shape[1:]), (piece,), f"x{i}"))
+        names.append(f"x{i}")
+    nodes.append(Node("layer", op, tuple(names), "z"))
+    graph = Graph("x", (int(starts[-1]),), tuple(nodes), "z")
+    problem = why_not(rule, nodes[-1], graph)
+    if problem:
+        raise RuleError(f"{rule} {problem}; the layer is {op.kinds[0]}")
+    x = np.concatenate([a.reshape(n, -1) for a in arrays], axis=1)
+    network = Network(graph, op.kinds[0])
+    x = check_input(network, x, dtype)
+    if r.shape != (n, *graph.output_shape):
+        raise InputError(f"r has shape {r.shape}; the layer's output has {(n, *graph.output_shape)}")
+    composite = Composite("propagate", ((Selector(name="layer"), rule),))
+    plan = lower(graph, assign(composite, graph), backend, dtype)
+    workspace = plan.run_forward(x)
+    plan.run_vjp(workspace, np.ascontiguousarray(r, dtype))
+    settle(plan, workspace)
+    pieces = np.split(workspace[plan.relevance], starts[1:-1], axis=1)
+    return tuple(p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True))
+
+
+def _probabilities(output: Array) -> Array | None:
+    """Softmax over the classes, where the output is one vector of at least two values per sample."""
+    if output.ndim != 2 or output.shape[1] < 2:
+        return None
+    e = np.exp(output - output.max(axis=1, keepdims=True))
+    probabilities: Array = e / e.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def _target(target: Any, output: Array) -> tuple[Array, Array]:
+    """The target as it is reported, and as weights of all outputs."""
+    n, shape = len(output), output.shape[1:]
+    size = int(np.prod(shape))
+    weights = np.zeros((n, size), output.dtype)
+    is_vector = size == max(shape, default=1)
+    if target is None:
+        if not is_vector:
+            raise InputError(
+                f"the output has shape {output.shape}, so there is no largest class; give target= as an array of "
+                "output weights (ones where you want to know why)"
+            )
+        target = output.reshape(n, -1).argmax(axis=1)
+    given = np.asarray(target)
+    if given.dtype.kind in "iu" and given.shape in ((), (n,)) and is_vector:
+        if (given.shape == (n,) == shape) and n > 1:
+            raise InputError(f"target of shape {given.shape} could be indices or weights; give weights as floats")
+        indices = np.broadcast_to(given, (n,)).astype(np.int64)
+        wrong = indices[(indices < -size) | (indices >= size)]
+        if len(wrong):
+            raise InputError(f"target is {int(wrong[0])}; the network has {size} outputs, 0 to {size - 1}")
+        indices = indices % size
+        weights[np.arange(n), indices] = 1
+        return indices, weights.reshape(output.shape)
+    if given.dtype.kind in "fiub" and given.shape in (shape, output.shape):
+        if not np.isfinite(given).all():
+            raise InputError("target holds NaN or infinity; expected finite output weights")
+        full = np.broadcast_to(given.astype(output.dtype), output.shape)
+        return full, full
+    raise InputError(
+        f"target is {_describe(target)}; expected None, an index below {size}, one index for each of the {n} "
+        f"samples, or output weights of shape {shape} or {output.shape}"
+    )
+
+
+def _initial(init: Any, output: Array, probabilities: Array | None) -> Array:
+    """What the target's weights are multiplied by to give the initial relevance."""
+    if isinstance(init, str):
+        if init not in INITS:
+            raise InputError(f"init is {init!r}; expected one of {', '.join(INITS)}, or an array")
+        if init == "one":
+            return np.ones_like(output)
+        if init == "logit":
+            return output
+        if probabilities is None:
+            raise InputError(
+                f'init="probability" needs class scores of shape (n, classes); the output has {output.shape}'
+            )
+        return probabilities
+    given = np.asarray(init)
+    if given.dtype.kind not in "fiub" or not np.isfinite(given).all():
+        raise InputError(f"init is {_describe(init)}; expected finite numbers")
+    if given.shape == output.shape:
+        return given
+    if given.shape in ((), (len(output),)):
+        return np.broadcast_to(given.reshape(-1, *[1] * (output.ndim - 1)), output.shape)
+    raise InputError(
+        f"init has shape {given.shape}; expected ({len(output)},) or the output's {output.shape}"
+    )
+
+
+def _describe(value: Any) -> Any:
+    """A target or an initial relevance, for manifests and messages."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    array = np.asarray(value)
+    return array.tolist() if array.size <= 16 else f"array of shape {array.shape}"

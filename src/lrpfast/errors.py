@@ -1,0 +1,51 @@
+"""The errors lrpfast raises on purpose. All derive from `LrpfastError`.
+
+A message names the thing, the value it had, what was expected and the cure; when several things
+are wrong at once it lists them all.
+"""
+
+
+class LrpfastError(Exception):
+    """Base of every error that lrpfast raises on purpose."""
+
+
+class ModelError(LrpfastError, ValueError):
+    """A model file or network description cannot be used as it stands."""
+
+
+class UnsupportedOperatorError(ModelError):
+    """The model uses operators, or forms of them, that lrpfast does not explain.
+
+    Attributes
+    ----------
+    offenders : tuple of str
+        One line per node that stands in the way.
+    """
+
+    def __init__(self, message: str, offenders: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.offenders = offenders
+
+
+class RuleError(LrpfastError, ValueError):
+    """A rule's parameters are invalid, or a rule does not apply to a layer."""
+
+
+class CompositeError(LrpfastError, ValueError):
+    """A composite is unknown, malformed, or leaves a node without a rule."""
+
+
+class InputError(LrpfastError, ValueError):
+    """An input array, target, initial relevance or image is unusable."""
+
+
+class NonFiniteError(LrpfastError, ArithmeticError):
+    """NaN or infinity appeared in an input, in a prediction or in a relevance."""
+
+
+class BackendError(LrpfastError, RuntimeError):
+    """The backend or SIMD target that was asked for is not available."""
+
+
+class OutputError(LrpfastError, OSError):
+    """A result cannot be written where it was asked to go."""

@@ -1,0 +1,191 @@
+"""What an explanation is: relevance, the prediction it belongs to, and where every bit of it went."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from .errors import InputError, OutputError
+from .ops.base import Array
+from .plan import ConservationRow
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Conservation(Sequence[ConservationRow]):
+    """The conservation ledger: one row per node, from the output back to the input.
+
+    A sequence of `ConservationRow`; printed, a table.
+    """
+
+    def __init__(self, rows: Sequence[ConservationRow]) -> None:
+        self._rows = tuple(rows)
+
+    @overload
+    def __getitem__(self, index: int) -> ConservationRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Conservation: ...
+    def __getitem__(self, index: int | slice) -> ConservationRow | Conservation:
+        return Conservation(self._rows[index]) if isinstance(index, slice) else self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[ConservationRow]:
+        return iter(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Conservation) and self._rows == other._rows
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def worst(self) -> float:
+        """The largest |unexplained|; 0 where no rule promises conservation."""
+        shares = [abs(row.unexplained) for row in self if not np.isnan(row.unexplained)]
+        return max(shares, default=0.0)
+
+    def __str__(self) -> str:
+        head = ("node", "rule", "R in", "R out", "bias", "stabilizer", "dead", "unexplained")
+        lines = [head]
+        for row in self:
+            sums = (row.r_in, row.r_out, row.bias, row.stabilizer, row.dead)
+            unexplained = "-" if np.isnan(row.unexplained) else f"{row.unexplained:.0e}"
+            name, rule = _shorten(row.node, 24), _shorten(row.rule, 24)
+            lines.append((name, rule, *(f"{value:.5g}" for value in sums), unexplained))
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width // 2 - 1] + "…" + text[-(width // 2) :]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The relevance of every input for a prediction.
+
+    Attributes
+    ----------
+    relevance : array, shape of x
+        Positive where an input spoke for the target, negative where it spoke against it.
+    output : array (n, ...)
+        What the network computed for the target to be chosen from: logits, where it ends in a Softmax.
+    probabilities : array (n, classes) or None
+        Softmax of `output`; None if the output is not one vector of at least two values per sample.
+    target : array
+        Index per sample, int (n,), or the weights of the outputs, shape of `output`.
+    layers : mapping of node name to array
+        Relevance at the outputs of the nodes that were recorded.
+    conservation : Conservation
+        Where relevance went, node by node.
+    manifest : mapping
+        What made this explanation: model hash, composite, rule per node, versions, backend, dtype.
+    """
+
+    relevance: Array
+    output: Array
+    probabilities: Array | None
+    target: Array
+    layers: Mapping[str, Array]
+    conservation: Conservation
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.relevance)
+
+    def image(self, index: int = 0, **options: Any) -> Image:
+        """Draw one sample's relevance as a heatmap (needs Pillow).
+
+        Parameters
+        ----------
+        index : int, default 0
+            Which sample.
+        **options
+            As for `lrpfast.image.render`: ``photo``, ``mode``, ``cmap``, ``clip``, ….
+        """
+        from .image import render
+
+        return render(self.relevance[index], **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to an `.npz` file, whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written.
+        """
+        path = Path(path)
+        arrays = {"relevance": self.relevance, "output": self.output, "target": self.target}
+        if self.probabilities is not None:
+            arrays["probabilities"] = self.probabilities
+        names = list(self.layers)
+        arrays.update({f"layer_{i}": self.layers[name] for i, name in enumerate(names)})
+        rows = [asdict(row) for row in self.conservation]
+        meta = {"manifest": dict(self.manifest), "layers": names, "conservation": rows}
+        temporary = None
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+                temporary = file.name
+                np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except OSError as error:
+            if temporary and os.path.exists(temporary):
+                os.unlink(temporary)
+            raise OutputError(
+                f"cannot write {str(path)!r}: {error.strerror or error}; give a path in a folder that exists "
+                "and that you may write to"
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        InputError
+            The file is not a saved explanation.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                meta = json.loads(str(file["meta"]))
+                return cls(
+                    relevance=file["relevance"],
+                    output=file["output"],
+                    probabilities=file["probabilities"] if "probabilities" in file else None,
+                    target=file["target"],
+                    layers={name: file[f"layer_{i}"] for i, name in enumerate(meta["layers"])},
+                    conservation=Conservation([ConservationRow(**row) for row in meta["conservation"]]),
+                    manifest=meta["manifest"],
+                )
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"{os.fspath(path)!r} is not a saved explanation ({error}); expected an .npz file that "
+                "Explanation.save wrote"
+            ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

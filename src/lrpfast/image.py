@@ -1,0 +1,486 @@
+"""Pictures of relevance: heatmaps, overlays on the photograph, grids with labels.
+
+The way from relevance to a picture has three steps, each a function of its own: `heatmap` sums over the
+channels, `normalize` brings the sums to -1 ... 1 with zero kept at zero, `colorize` looks up colours.
+`render` does it all; `save` writes the picture in one piece or not at all.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InputError, NonFiniteError, OutputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from typing_extensions import Unpack
+
+    Picture = Image.Image | NDArray[np.uint8]
+
+Heat = NDArray[np.float64]
+Level = Literal["image", "shared"] | float
+
+
+@dataclass(frozen=True)
+class Colormap:
+    """Colours at equal distances, with straight lines between them.
+
+    Attributes
+    ----------
+    reads : {"signed", "positive", "absolute"}
+        What the colours stand for: -1 ... 1 with zero in the middle; 0 ... 1 with negative relevance
+        shown as zero; or 0 ... 1 for the magnitude.
+    colors : tuple of str
+        Hexadecimal RGB, from the lowest value to the highest.
+    """
+
+    reads: Literal["signed", "positive", "absolute"]
+    colors: tuple[str, ...]
+
+    def strength(self, values: Heat) -> Heat:
+        """How far from the neutral colour normalized values are, 0 ... 1."""
+        return np.maximum(values, 0) if self.reads == "positive" else np.abs(values)
+
+    def __call__(self, values: Heat) -> NDArray[np.uint8]:
+        """Colours (..., 3) of normalized values (...)."""
+        position = (values + 1) / 2 if self.reads == "signed" else self.strength(values)
+        table = np.array([tuple(bytes.fromhex(color)) for color in self.colors], np.float64)
+        stops = np.linspace(0, 1, len(table))
+        channels = [np.interp(position, stops, table[:, channel]) for channel in range(3)]
+        return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def _map(reads: Literal["signed", "positive", "absolute"], colors: str) -> Colormap:
+    return Colormap(reads, tuple(colors.split()))
+
+
+COLORMAPS: Mapping[str, Colormap] = MappingProxyType(
+    {
+        "seismic": _map("signed", "00004c 0000ff ffffff ff0000 800000"),
+        "bwr": _map("signed", "0000ff ffffff ff0000"),
+        "soft": _map("signed", "12355b 2f6fae 8dbbe0 f7f7f5 f2a98a c8403c 6d0f26"),
+        "coldnhot": _map("signed", "d9ffff 00d8ff 0050ff 000000 ff2800 ffc800 ffffd9"),
+        "gray": _map("signed", "000000 808080 ffffff"),
+        "hot": _map("positive", "000000 b00000 ff5a00 ffd200 ffffff"),
+        "viridis": _map("absolute", "440154 443a83 31688e 21908d 35b779 8fd744 fde725"),
+    }
+)
+"""The colour maps. Signed, negative - zero - positive: "seismic" and "bwr" (blue - white - red), "soft"
+(the same, muted), "coldnhot" (cyan - black - yellow), "gray" (black - grey - white). "hot" shows positive
+relevance alone, "viridis" its magnitude."""
+
+
+class LevelOptions(TypedDict, total=False):
+    """The keyword arguments of `normalize`, which the other functions pass on."""
+
+    clip: float
+    symmetric: bool
+    level: Level
+
+
+def heatmap(relevance: ArrayLike, channel_axis: int | Literal["auto"] | None = "auto") -> Heat:
+    """Sum relevance over its channels.
+
+    Parameters
+    ----------
+    relevance : array_like
+        One sample, (h, w), (c, h, w) or (h, w, c), or a batch of the latter two.
+    channel_axis : int, "auto" or None, default "auto"
+        The axis to sum over; None if there is none. "auto" takes the axis before or after height and
+        width that has 1 or 3 elements, and refuses to guess if both or neither have.
+
+    Returns
+    -------
+    ndarray of float64, shape (h, w) or (n, h, w)
+
+    Raises
+    ------
+    InputError
+        No real numbers, no picture, or the channels cannot be told.
+    NonFiniteError
+        NaN or infinity in the relevance.
+    """
+    array = _numbers("relevance", relevance)
+    if channel_axis == "auto":
+        channel_axis = _channel_axis(array.shape)
+    if channel_axis is not None:
+        if not -array.ndim <= channel_axis < array.ndim:
+            raise InputError(f"relevance of shape {array.shape} has no axis {channel_axis} to sum over")
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = array.sum(axis=channel_axis)
+    return _heat(array)
+
+
+def normalize(heat: ArrayLike, clip: float = 99.5, symmetric: bool = True, level: Level = "image") -> Heat:
+    """Divide a heatmap by its level and cut it off at -1 and 1. Zero stays zero.
+
+    Parameters
+    ----------
+    heat : array_like, shape (h, w) or (n, h, w)
+        From `heatmap`.
+    clip : float, default 99.5
+        The level is this percentile of |heat|, in (0, 100], so that a few extreme pixels do not leave
+        the others pale. Where that percentile is zero, the largest |heat| is taken.
+    symmetric : bool, default True
+        One level for both signs. False: one for each, from the positive and from the negative part.
+    level : "image", "shared" or float, default "image"
+        One level per picture, one for the whole batch, or this number (`clip` is idle then).
+
+    Raises
+    ------
+    InputError
+        `clip` or `level` out of range, or `heat` of another shape.
+    NonFiniteError
+        NaN or infinity in `heat`.
+    """
+    heat = _heat(heat)
+    if not 0 < clip <= 100:
+        raise InputError(f"clip is {clip!r}; expected a percentile above 0 and up to 100")
+    if isinstance(level, str):
+        if level not in ("image", "shared"):
+            raise InputError(f"level is {level!r}; expected 'image', 'shared' or a positive number")
+    elif not 0 < level < np.inf:
+        raise InputError(f"level is {level!r}; expected a positive number")
+    if symmetric:
+        levels = _level(np.abs(heat), clip, level)
+    else:
+        above, below = (_level(np.maximum(part, 0), clip, level) for part in (heat, -heat))
+        levels = np.where(heat > 0, above, below)
+    with np.errstate(over="ignore"):
+        return np.clip(heat / np.where(levels > 0, levels, 1), -1, 1)
+
+
+def colorize(heat: ArrayLike, cmap: str = "seismic", **levels: Unpack[LevelOptions]) -> NDArray[np.uint8]:
+    """Colour a heatmap: zero is the neutral colour, positive is red and negative blue by default.
+
+    Parameters
+    ----------
+    heat : array_like, shape (h, w) or (n, h, w)
+        From `heatmap`.
+    cmap : str, default "seismic"
+        Name in `COLORMAPS`.
+    **levels
+        `clip`, `symmetric` and `level` of `normalize`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3) or (n, h, w, 3)
+
+    Raises
+    ------
+    InputError
+        Unknown colour map, or as for `normalize`.
+    """
+    return _colormap(cmap)(normalize(heat, **levels))
+
+
+def overlay(
+    heat: ArrayLike,
+    photo: Picture,
+    alpha: float = 0.9,
+    cmap: str = "seismic",
+    **levels: Unpack[LevelOptions],
+) -> Image.Image:
+    """Lay a heatmap over the grey photograph; the stronger the relevance, the less of it shows through.
+
+    Parameters
+    ----------
+    heat : array_like, shape (h, w)
+        From `heatmap`; resized to the photograph's size if it has another.
+    photo : PIL image or ndarray of uint8, (h, w) or (h, w, 3)
+        The photograph that the network saw.
+    alpha : float, default 0.9
+        Opacity at full relevance, in [0, 1].
+    cmap, **levels
+        As for `colorize`.
+
+    Raises
+    ------
+    InputError
+        Invalid options, or `photo` is no picture.
+    """
+    return _overlay(_single(normalize(heat, **levels)), _picture(photo), alpha, _colormap(cmap))
+
+
+def side_by_side(
+    photo: Picture, *heats: ArrayLike, cmap: str = "seismic", **levels: Unpack[LevelOptions]
+) -> Image.Image:
+    """Put a photograph and heatmaps, each brought to its size, in a row."""
+    photo = _picture(photo)
+    values = [_single(normalize(heat, **levels)) for heat in heats]
+    return _row(photo, *(_resized(_colors(v, _colormap(cmap)), photo.size) for v in values))
+
+
+def grid(
+    images: Sequence[Picture],
+    columns: int | None = None,
+    labels: Sequence[str] | None = None,
+    pad: int = 8,
+    font_size: int = 14,
+) -> Image.Image:
+    """Lay pictures out on white, row by row, each in the middle of its cell with its label below.
+
+    Parameters
+    ----------
+    images : sequence of PIL images or uint8 arrays
+        At least one; the largest sets the size of the cells.
+    columns : int, optional
+        Default: as many as make the grid about square.
+    labels : sequence of str, optional
+        One per picture; may have several lines. What is wider than a cell ends in "...".
+    pad : int, default 8
+        Pixels between the cells and around them.
+    font_size : int, default 14
+        In pixels.
+
+    Raises
+    ------
+    InputError
+        No pictures, not as many labels as pictures, or a number out of range.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    pictures = [_picture(image) for image in images]
+    if not pictures:
+        raise InputError("a grid needs at least one picture")
+    if labels is not None and len(labels) != len(pictures):
+        raise InputError(f"there are {len(labels)} labels for {len(pictures)} pictures; give one for each")
+    if columns is None:
+        columns = math.ceil(math.sqrt(len(pictures)))
+    for name, value, least in (("columns", columns, 1), ("pad", pad, 0), ("font_size", font_size, 1)):
+        if value < least:
+            raise InputError(f"{name} is {value}; expected at least {least}")
+    width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
+    font = ImageFont.load_default(font_size)
+    lines = max((label.count("\n") + 1 for label in labels), default=0) if labels else 0
+    text_height = math.ceil(lines * font_size * 1.35)
+
+    rows = math.ceil(len(pictures) / columns)
+    step = width + pad, height + text_height + pad
+    sheet = Image.new("RGB", (columns * step[0] + pad, rows * step[1] + pad), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        left, top = pad + i % columns * step[0], pad + i // columns * step[1]
+        sheet.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
+        for k, line in enumerate(labels[i].split("\n") if labels else ()):
+            middle = left + width / 2, top + height + (k + 0.6) * font_size * 1.35
+            draw.text(middle, _shortened(line, font, width), "#303030", font, anchor="mm")
+    return sheet
+
+
+def render(
+    relevance: ArrayLike,
+    photo: Picture | Sequence[Picture] | None = None,
+    mode: Literal["heatmap", "overlay", "side_by_side"] = "heatmap",
+    *,
+    channel_axis: int | Literal["auto"] | None = "auto",
+    cmap: str = "seismic",
+    alpha: float = 0.9,
+    enlarge: int | None = None,
+    **levels: Unpack[LevelOptions],
+) -> Image.Image:
+    """Make a picture of relevance.
+
+    Parameters
+    ----------
+    relevance : array_like
+        As for `heatmap`. A batch makes a grid.
+    photo : picture or sequence of pictures, optional
+        What the network saw, one per sample; needed for the modes "overlay" and "side_by_side".
+    mode : {"heatmap", "overlay", "side_by_side"}, default "heatmap"
+        The relevance alone, over the photograph, or next to it.
+    channel_axis
+        As for `heatmap`.
+    cmap, alpha, **levels
+        As for `overlay`.
+    enlarge : int, optional
+        Size of a pixel. Default: small pictures are enlarged to 224 pixels or a little less.
+
+    Raises
+    ------
+    InputError, NonFiniteError
+        As for the functions above, or the photographs are missing or not as many as the samples.
+    """
+    if mode not in ("heatmap", "overlay", "side_by_side"):
+        raise InputError(f"mode is {mode!r}; expected 'heatmap', 'overlay' or 'side_by_side'")
+    if enlarge is not None and enlarge < 1:
+        raise InputError(f"enlarge is {enlarge}; expected at least 1")
+    colormap = _colormap(cmap)
+    values = normalize(heatmap(relevance, channel_axis), **levels)
+    samples = values if values.ndim == 3 else values[None]
+    if mode == "heatmap":
+        return _gathered([_enlarged(_colors(sample, colormap), enlarge) for sample in samples])
+
+    photos: list[Picture] = []
+    if photo is not None:
+        photos = list(photo) if isinstance(photo, (list, tuple)) else [cast("Picture", photo)]
+    if len(photos) != len(samples):
+        raise InputError(
+            f"mode {mode!r} needs one photo per sample; there are {len(photos)} photos and "
+            f"{len(samples)} samples"
+        )
+    pictures = []
+    for sample, picture in zip(samples, map(_picture, photos), strict=True):
+        if mode == "overlay":
+            pictures.append(_enlarged(_overlay(sample, picture, alpha, colormap), enlarge))
+        else:
+            shown = _enlarged(picture, enlarge)
+            pictures.append(_row(shown, _resized(_colors(sample, colormap), shown.size)))
+    return _gathered(pictures)
+
+
+def save(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture; the suffix names the format. The file appears whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        Unknown suffix, or the file cannot be written.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise OutputError(
+            f"cannot write {str(path)!r}: {path.suffix!r} is no format for pictures; use .png or .jpg"
+        )
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, kind)
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"cannot write {str(path)!r} as {kind}: {error}; use .png") from error
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        part.write_bytes(buffer.getvalue())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; choose a place that can be written to"
+        ) from error
+
+
+def _overlay(values: Heat, photo: Image.Image, alpha: float, colormap: Colormap) -> Image.Image:
+    """`overlay` for normalized values."""
+    from PIL import Image
+
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha is {alpha!r}; expected an opacity from 0 to 1")
+    if photo.size != values.shape[::-1]:
+        field = Image.fromarray(values.astype(np.float32))
+        values = np.asarray(field.resize(photo.size, Image.Resampling.BILINEAR), np.float64)
+    grey = np.asarray(photo.convert("L"), np.float64)[..., None]
+    opacity = alpha * colormap.strength(values)[..., None]
+    return Image.fromarray(np.rint(grey + opacity * (colormap(values) - grey)).astype(np.uint8))
+
+
+def _row(*pictures: Image.Image) -> Image.Image:
+    return grid(pictures, columns=len(pictures))
+
+
+def _gathered(pictures: list[Image.Image]) -> Image.Image:
+    return pictures[0] if len(pictures) == 1 else grid(pictures)
+
+
+def _colors(values: Heat, colormap: Colormap) -> Image.Image:
+    from PIL import Image
+
+    return Image.fromarray(colormap(values))
+
+
+def _enlarged(picture: Image.Image, factor: int | None) -> Image.Image:
+    """Every pixel a square of factor x factor pixels."""
+    factor = max(1, 224 // max(picture.size)) if factor is None else factor
+    return _resized(picture, (picture.width * factor, picture.height * factor))
+
+
+def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    from PIL import Image
+
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.NEAREST)
+
+
+def _shortened(text: str, font: Any, width: int) -> str:
+    """The text, or as much of its beginning as fits into the width."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+def _picture(image: Picture) -> Image.Image:
+    """A picture in RGB."""
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    array = np.asarray(image)
+    fits = array.ndim >= 2 and array.size and array.shape[2:] in ((), (3,))
+    if array.dtype != np.uint8 or not fits:
+        raise InputError(
+            "a picture is a PIL image or an array of uint8, (h, w) or (h, w, 3); got "
+            f"{type(image).__name__} of dtype {array.dtype} and shape {array.shape}"
+        )
+    return Image.fromarray(array).convert("RGB")
+
+
+def _colormap(name: str) -> Colormap:
+    if name not in COLORMAPS:
+        raise InputError(f"unknown colour map {name!r}; choose one of {', '.join(COLORMAPS)}")
+    return COLORMAPS[name]
+
+
+def _level(magnitude: Heat, clip: float, level: Level) -> Heat:
+    """The magnitude that is shown in full, of shape (1, 1) or (n, 1, 1); zero if all is zero."""
+    if not isinstance(level, str):
+        return np.full((1, 1), level, np.float64)
+    axes = (-2, -1) if level == "image" else tuple(range(magnitude.ndim))
+    percentile = np.percentile(magnitude, clip, axis=axes, keepdims=True)
+    return np.where(percentile > 0, percentile, magnitude.max(axis=axes, keepdims=True))
+
+
+def _channel_axis(shape: tuple[int, ...]) -> int | None:
+    if len(shape) == 2:
+        return None
+    likely = [axis for axis in (-3, -1) if len(shape) in (3, 4) and shape[axis] in (1, 3)]
+    if len(likely) != 1:
+        raise InputError(
+            f"cannot tell which axis of relevance of shape {shape} holds the channels; expected (h, w), "
+            "(c, h, w), (h, w, c) or a batch of them, c = 1 or 3; give channel_axis, None if there is none"
+        )
+    return likely[0]
+
+
+def _heat(heat: ArrayLike) -> Heat:
+    array = _numbers("heat", heat)
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise InputError(f"a heatmap has shape (h, w) or (n, h, w), not {array.shape}; use heatmap() first")
+    return array
+
+
+def _single(heat: Heat) -> Heat:
+    if heat.ndim != 2:
+        raise InputError(f"one heatmap (h, w) is needed here, not a batch of shape {heat.shape}")
+    return heat
+
+
+def _numbers(name: str, values: ArrayLike) -> Heat:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has dtype {array.dtype}; expected real numbers")
+    if not np.all(np.isfinite(array)):
+        raise NonFiniteError(f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values")
+    return array.astype(np.float64)

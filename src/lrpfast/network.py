@@ -1,0 +1,225 @@
+"""A network: what a user loads or writes down, predicts with and explains."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from . import backends
+from .canonize import Canonized, canonize
+from .errors import InputError, ModelError, NonFiniteError
+from .graph import Graph
+from .lower import lower
+from .ops.base import Array, Op
+from .plan import Plan
+
+
+class Network:
+    """An immutable network with one input and one output.
+
+    Made by `lrpfast.load`, `lrpfast.Sequential` or `lrpfast.Builder`. Batch axis first; a network
+    that was exported for a fixed batch size takes any.
+
+    Parameters
+    ----------
+    graph : Graph, or a function of the input's shape that makes it
+        As described, before canonisation. A function serves networks that fit several shapes: such a
+        network takes the shape of the first array it meets, or the one that `at` is given.
+    name : str, default "network"
+        Shown in reports.
+
+    Attributes
+    ----------
+    name : str
+    graph : Graph
+    input_shape, output_shape : tuple of int
+        Of one sample.
+    """
+
+    def __init__(
+        self, graph: Graph | Callable[[tuple[int, ...]], Graph], name: str = "network"
+    ) -> None:
+        self.name = name
+        self._graph = graph
+        self._lock = threading.Lock()
+        self._bound: dict[tuple[int, ...], Network] = {}
+        self._canonized: dict[np.dtype[Any], Canonized] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._hash = ""
+
+    @property
+    def graph(self) -> Graph:
+        if not isinstance(self._graph, Graph):
+            raise ModelError(
+                f"{self.name!r} does not know the shape of its input yet; give input_shape=, or call "
+                ".at(shape of one sample)"
+            )
+        return self._graph
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the shape of the input is known."""
+        return isinstance(self._graph, Graph)
+
+    def at(self, input_shape: tuple[int, ...]) -> Network:
+        """The network for samples of `input_shape`; itself if its shape is fixed."""
+        if isinstance(self._graph, Graph):
+            return self
+        with self._lock:
+            if input_shape not in self._bound:
+                self._bound[input_shape] = Network(self._graph(input_shape), self.name)
+            return self._bound[input_shape]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.graph.input_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.graph.output_shape
+
+    def __repr__(self) -> str:
+        if not isinstance(self._graph, Graph):
+            return f"<Network {self.name!r}: its shape comes with its input>"
+        return (
+            f"<Network {self.name!r}: {len(self.graph.nodes)} nodes, "
+            f"{self.input_shape} -> {self.output_shape}>"
+        )
+
+    def canonized(self, dtype: Any = np.float32) -> Canonized:
+        """The network as rules are applied to it (computed once per dtype)."""
+        key = np.dtype(dtype)
+        with self._lock:
+            if key not in self._canonized:
+                self._canonized[key] = canonize(self.graph, key)
+            return self._canonized[key]
+
+    def canonization_error(self, x: Array | None = None, dtype: Any = np.float32) -> float:
+        """`max |Δforward|` that canonisation causes, relative to `max |forward|`.
+
+        Parameters
+        ----------
+        x : array (n, *input_shape), optional
+            Default: four samples of seeded normal noise.
+        dtype : float32 or float64
+        """
+        if x is None:
+            x = np.random.default_rng(0).standard_normal((4, *self.input_shape))
+        x = check_input(self, x, np.dtype(dtype))
+        plan = lower(self.graph, None, backends.get(), dtype)
+        before = plan.run_forward(x)[plan.output]
+        after = self.predict(x, dtype=dtype)
+        scale = float(np.abs(before).max()) or 1.0
+        return float(np.abs(before - after).max()) / scale
+
+    def predict(
+        self, x: Any, *, backend: str | None = None, threads: int | None = None, dtype: Any = np.float32
+    ) -> Array:
+        """Run the network.
+
+        Parameters
+        ----------
+        x : array (n, *input_shape)
+        backend : {"native", "numba", "numpy"}, optional
+            Default: the best one here (`lrpfast doctor` says which).
+        threads : int, optional
+            At most this many threads; default: all that `lrpfast.get_num_threads` allows.
+        dtype : float32 or float64, default float32
+
+        Returns
+        -------
+        array (n, *output_shape)
+            The network's own output, the final Softmax included.
+
+        Raises
+        ------
+        InputError
+            `x` has the wrong shape or dtype.
+        NonFiniteError
+            `x` or the output holds NaN or infinity.
+        """
+        if not isinstance(self._graph, Graph):
+            bound = self.at(np.shape(x)[1:])
+            return bound.predict(x, backend=backend, threads=threads, dtype=dtype)
+        kernels = backends.get(backend)
+        x = check_input(self, x, np.dtype(dtype))
+        canonized = self.canonized(dtype)
+        key = (kernels.name, np.dtype(dtype))
+        with self._lock:
+            if key not in self._plans:
+                self._plans[key] = lower(canonized.graph, None, kernels, dtype)
+            plan = self._plans[key]
+        with kernels.limit_threads(threads):
+            output: Array = plan.run_forward(x)[plan.output]
+        check_output(canonized.graph, x, output)
+        return output if canonized.head is None else canonized.head.forward(output)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the network's structure and weights, in hexadecimal."""
+        if not self._hash:
+            digest = hashlib.sha256(repr((self.graph.input, self.graph.input_shape)).encode())
+            for node in self.graph.nodes:
+                digest.update(repr((node.name, type(node.op).__name__, node.inputs, node.output)).encode())
+                for name, value in _attributes(node.op):
+                    if isinstance(value, np.ndarray):
+                        digest.update(repr((name, value.shape, value.dtype.str)).encode())
+                        digest.update(np.ascontiguousarray(value).data)
+                    else:
+                        digest.update(repr((name, value)).encode())
+            self._hash = digest.hexdigest()
+        return self._hash
+
+
+def _attributes(op: Op) -> list[tuple[str, Any]]:
+    return [(f.name, getattr(op, f.name)) for f in fields(op)]  # type: ignore[arg-type]
+
+
+def check_input(network: Network, x: Any, dtype: np.dtype[Any]) -> Array:
+    """`x` as a contiguous array of `dtype`, its shape and values checked."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise InputError(
+            f"x has dtype {array.dtype}; expected numbers, such as float32 (is it a list of unequal lengths?)"
+        )
+    shape = network.input_shape
+    if array.shape == shape:
+        raise InputError(
+            f"x has shape {array.shape}, one sample without a batch axis; expected (n, "
+            f"{', '.join(map(str, shape))}): pass x[None]"
+        )
+    if array.shape[1:] != shape or array.ndim != len(shape) + 1:
+        raise InputError(
+            f"x has shape {array.shape}; {network.name!r} takes (n, {', '.join(map(str, shape))})"
+        )
+    if not len(array):
+        raise InputError(f"x has shape {array.shape}: no samples; expected at least one")
+    array = np.ascontiguousarray(array, dtype)
+    if not np.isfinite(array).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise NonFiniteError(
+            f"x holds {array[where]} at index {where} ({int((~np.isfinite(array)).sum())} such values in "
+            f"all); expected finite {dtype} numbers: clean or replace them first"
+        )
+    return array
+
+
+def check_output(graph: Graph, x: Array, output: Array) -> None:
+    """Raise an error that names the culprit if `output` is not finite."""
+    if np.isfinite(output).all():
+        return
+    arrays = {graph.input: x}
+    with np.errstate(all="ignore"):
+        for node in graph.nodes:
+            arrays[node.output] = node.op.forward(*(arrays[name] for name in node.inputs))
+            if not np.isfinite(arrays[node.output]).all():
+                break
+    raise NonFiniteError(
+        f"the prediction is not finite: NaN or infinity first appears at node {node.name!r} "
+        f"({node.op.kinds[0]}); the input is out of the network's range, or use dtype float64"
+    )

@@ -1,0 +1,54 @@
+"""The operators: one file per family, with attributes, shape inference, forward, vjp and ONNX readers."""
+
+from .activation import Clip, LeakyRelu, Relu, Sigmoid, Tanh
+from .affine import Affine, BatchNormalization, batch_normalization
+from .arithmetic import Add
+from .base import Array, Elementwise, Linear, Movement, Op
+from .conv import Conv, ConvTranspose
+from .gemm import Gemm
+from .movement import Concat, Identity, Pad, Slice, Transpose
+from .pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from .reading import READERS
+from .shape import Reshape
+from .softmax import Softmax
+
+FOLDED = ("Constant", "ConstantOfShape", "Shape", "Size")
+"""ONNX operators that never act on activations: they are evaluated when a model is read."""
+
+OPERATORS: tuple[str, ...] = tuple(sorted((*READERS, *FOLDED)))
+"""ONNX operators that can be read; others too, where all of their inputs are constant."""
+
+__all__ = [
+    "FOLDED",
+    "OPERATORS",
+    "READERS",
+    "Add",
+    "Affine",
+    "Array",
+    "AveragePool",
+    "BatchNormalization",
+    "Clip",
+    "Concat",
+    "Conv",
+    "ConvTranspose",
+    "Elementwise",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Identity",
+    "LeakyRelu",
+    "Linear",
+    "MaxPool",
+    "Movement",
+    "Op",
+    "Pad",
+    "Relu",
+    "Reshape",
+    "Sigmoid",
+    "Slice",
+    "Softmax",
+    "Tanh",
+    "Transpose",
+    "Affine",
+    "batch_normalization",
+]

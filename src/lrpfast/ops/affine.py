@@ -1,0 +1,163 @@
+"""Scale and shift by constants: batch normalisation, and arithmetic of an activation and a constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..errors import ModelError
+from ..graph import Fact
+from .base import Array, Linear
+from .parameters import parameter
+from .reading import OnnxNode, Unsupported, reads
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Linear):
+    """`z = scale · x + shift`.
+
+    Parameters
+    ----------
+    scale, shift : array
+        Broadcast to the shape of one sample.
+
+    Raises
+    ------
+    ModelError
+        A parameter holds NaN or infinity.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("Affine", "affine")
+
+    scale: Array
+    shift: Array
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", parameter("scale", self.scale))
+        object.__setattr__(self, "shift", parameter("shift", self.shift))
+
+    def infer(self, *inputs: Fact) -> Fact:
+        (x,) = inputs
+        for name, array in (("scale", self.scale), ("shift", self.shift)):
+            check_broadcast(name, array.shape, x.shape)
+        positive = x.nonnegative and bool((self.scale >= 0).all() and (self.shift >= 0).all())
+        return Fact(x.shape, nonnegative=positive)
+
+    def forward(self, *inputs: Array) -> Array:
+        (x,) = inputs
+        return x * self.scale.astype(x.dtype, copy=False) + self.shift.astype(x.dtype, copy=False)
+
+    def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
+        return (s * self.scale.astype(s.dtype, copy=False),)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNormalization(Affine):
+    """Batch normalisation with fixed statistics, as the scale and shift that it amounts to."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("BatchNormalization", "affine")
+
+
+def batch_normalization(
+    gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float, spatial_axes: int
+) -> BatchNormalization:
+    """`gamma · (x - mean) / √(variance + epsilon) + beta` per channel, folded in float64.
+
+    Parameters
+    ----------
+    gamma, beta, mean, variance : array (c,)
+    epsilon : float
+    spatial_axes : int
+        Number of axes behind the channel axis.
+
+    Raises
+    ------
+    ModelError
+        Lengths differ, or a variance is not positive.
+    """
+    names = ("gamma", "beta", "mean", "variance")
+    parts = dict(zip(names, (gamma, beta, mean, variance), strict=True))
+    parts = {name: parameter(name, array, ndim=1).astype(np.float64) for name, array in parts.items()}
+    lengths = {name: len(array) for name, array in parts.items()}
+    if len(set(lengths.values())) != 1:
+        raise ModelError(f"its parameters have different lengths: {lengths}")
+    total = parts["variance"] + epsilon
+    if total.min(initial=np.inf) <= 0:
+        raise ModelError(f"variance + epsilon is {total.min()} in a channel; expected a positive number")
+    scale = parts["gamma"] / np.sqrt(total)
+    shift = parts["beta"] - parts["mean"] * scale
+    column = (-1, *(1,) * spatial_axes)
+    return BatchNormalization(scale.reshape(column), shift.reshape(column))
+
+
+def check_broadcast(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> None:
+    """Raise `ModelError` if an array of `shape` does not broadcast to a sample of shape `sample`."""
+    try:
+        fits = np.broadcast_shapes(shape, sample) == sample
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ModelError(f"{name} has shape {shape}, which does not broadcast to its input's {sample}")
+
+
+# --- ONNX ---
+
+
+@reads("BatchNormalization")
+def _read_batch_normalization(node: OnnxNode) -> BatchNormalization:
+    if node.int("training_mode", 0):
+        raise Unsupported("training_mode=1 normalises with the batch's own statistics; export for inference")
+    if node.opset < 9 and not node.int("spatial", 1):
+        raise Unsupported("spatial=0 has statistics for each place")
+    shape = node.fact(0).shape
+    if not shape:
+        raise ModelError("its input has no channel axis")
+    gamma, beta, mean, variance = (node.weights(index) for index in range(1, 5))
+    return batch_normalization(gamma, beta, mean, variance, node.float("epsilon", 1e-5), len(shape) - 1)
+
+
+def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
+    """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
+    array = node.weights(index)
+    shape = array.shape
+    if array.ndim == 1 + len(sample) and len(array) == 1:
+        array = array[0]
+    elif array.ndim > len(sample):
+        raise Unsupported(f"its constant {node.inputs[index]!r} of shape {shape} differs from sample to sample")
+    try:
+        check_broadcast(f"constant {node.inputs[index]!r}", array.shape, sample)
+    except ModelError as error:
+        raise Unsupported(str(error)) from None
+    return array
+
+
+ZERO, ONE = np.zeros(()), np.ones(())
+
+
+@reads("Sub")
+def _read_sub(node: OnnxNode) -> Affine:
+    if node.is_constant(0):
+        return Affine(-ONE, operand(node, 0, node.fact(1).shape))
+    if not node.is_constant(1):
+        raise Unsupported("it subtracts two computed arrays; only a constant can be subtracted")
+    return Affine(ONE, -operand(node, 1, node.fact(0).shape))
+
+
+@reads("Mul")
+def _read_mul(node: OnnxNode) -> Affine:
+    if not (node.is_constant(0) or node.is_constant(1)):
+        raise Unsupported("it multiplies two computed arrays; only a constant can be a factor")
+    constant = 0 if node.is_constant(0) else 1
+    return Affine(operand(node, constant, node.fact(1 - constant).shape), ZERO)
+
+
+@reads("Div")
+def _read_div(node: OnnxNode) -> Affine:
+    if not node.is_constant(1):
+        raise Unsupported("its divisor is computed; only a constant can divide")
+    divisor = operand(node, 1, node.fact(0).shape).astype(np.float64)
+    if not divisor.all():
+        raise ModelError(f"tensor {node.inputs[1]!r}, its divisor, holds zeros")
+    return Affine(1 / divisor, ZERO)

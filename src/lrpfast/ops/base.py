@@ -1,0 +1,62 @@
+"""What every operator is: attributes and parameters, shape inference, forward and vjp in NumPy."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Fact
+
+Array = NDArray[np.floating]
+
+
+class Op:
+    """Base class of the operators: frozen dataclasses whose fields are attributes and parameters.
+
+    `forward` and `vjp` are the definition of the operator, in NumPy, for arrays with a batch axis
+    in front. They are what the fast kernels are held to, and what runs where no kernel exists.
+
+    Class attributes
+    ----------------
+    kinds : tuple of str
+        The words by which a composite can select the operator, most special first.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+
+    def infer(self, *inputs: Fact) -> Fact:
+        """Check the inputs' facts and return the output's; raise `ModelError` if they do not fit."""
+        raise NotImplementedError
+
+    def forward(self, *inputs: Array) -> Array:
+        """Compute the output."""
+        raise NotImplementedError
+
+    def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
+        """Return `Jᵀ s` for each input, `J` the Jacobian at `inputs` (winners in max-pooling)."""
+        raise NotImplementedError
+
+
+class Linear(Op):
+    """Operators `z = W x + b`: all sharing rules apply. With `b` left out they are linear."""
+
+
+class Elementwise(Op):
+    """Operators that act on each element alone, so that relevance may pass through unchanged."""
+
+    kinds = ("activation",)
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        """The derivative of the operator at `x`, where its value is `y`."""
+        raise NotImplementedError
+
+    def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
+        return (s * self.derivative(inputs[0], output),)
+
+
+class Movement(Op):
+    """Operators that copy elements from place to place: relevance is routed back exactly."""
+
+    kinds = ("movement",)

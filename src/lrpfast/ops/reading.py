@@ -1,0 +1,204 @@
+"""What an ONNX reader sees: one node, with what is known of its inputs. Nothing here imports onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..graph import Fact
+from .base import Array, Op
+from .parameters import check_finite, integers
+
+Constant = NDArray[Any]
+
+BATCH = None
+"""In a list of sizes: the size of the batch axis."""
+
+
+class Unsupported(Exception):  # noqa: N818 - not an error by itself: the loader collects these
+    """Raised by a reader: lrpfast has no operator for this form; the text says which form."""
+
+
+class Varying(NamedTuple):
+    """A constant that depends on the batch size: its values for two batch sizes."""
+
+    values: tuple[Constant, Constant]
+    batches: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxNode:
+    """One node of an ONNX graph.
+
+    Attributes
+    ----------
+    op_type, name : str
+    inputs, outputs : tuple of str
+        Names of arrays; empty for an optional one that is left out.
+    attributes : mapping
+        Numbers, strings, arrays, or sequences of these.
+    opset : int
+        Version of the operator set.
+    operands : tuple of Fact, array, Varying or None
+        For each input: what is known of it if it is computed, its value if it is constant.
+    batch : int or None
+        The batch size that the model declares, if it is a number.
+    wanted : int
+        Which of the outputs the reader is asked for.
+    """
+
+    op_type: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+    operands: tuple[Fact | Constant | Varying | None, ...]
+    batch: int | None = None
+    wanted: int = 0
+
+    # --- inputs ---
+
+    def has(self, index: int) -> bool:
+        """Whether input `index` is given."""
+        return index < len(self.operands) and self.operands[index] is not None
+
+    def is_constant(self, index: int) -> bool:
+        """Whether input `index` is given and does not depend on the network's input."""
+        return self.has(index) and not isinstance(self.operands[index], Fact)
+
+    def _operand(self, index: int) -> Fact | Constant | Varying:
+        operand = self.operands[index] if index < len(self.operands) else None
+        if operand is None:
+            raise ModelError(f"its input {index} is missing")
+        return operand
+
+    def fact(self, index: int) -> Fact:
+        """What is known of input `index`, which is computed from the network's input."""
+        operand = self._operand(index)
+        if not isinstance(operand, Fact):
+            raise Unsupported(f"its input {index} ({self.inputs[index]!r}) is a constant")
+        return operand
+
+    def constant(self, index: int) -> Constant:
+        """Value of input `index`, which is a constant."""
+        operand = self._operand(index)
+        if isinstance(operand, Fact):
+            raise Unsupported(f"its input {index} ({self.inputs[index]!r}) is computed, not a constant")
+        if isinstance(operand, Varying):
+            raise Unsupported(f"its input {index} ({self.inputs[index]!r}) depends on the batch size")
+        return operand
+
+    def weights(self, index: int) -> Array:
+        """Value of input `index`, a constant of finite floating-point numbers."""
+        array = self.constant(index)
+        if array.dtype.kind not in "fV":
+            raise ModelError(f"tensor {self.inputs[index]!r} has dtype {array.dtype}; expected floats")
+        if array.dtype.name in ("float16", "bfloat16"):
+            array = array.astype(np.float32)
+            array.flags.writeable = False
+        check_finite(f"tensor {self.inputs[index]!r}", array)
+        return array
+
+    def optional_weights(self, index: int) -> Array | None:
+        """As `weights`; None if input `index` is not given."""
+        return self.weights(index) if self.has(index) else None
+
+    def scalar(self, index: int, default: float) -> float:
+        """The only element of the constant input `index`; `default` if it is not given."""
+        if not self.has(index):
+            return default
+        value = self.constant(index)
+        if value.size != 1:
+            raise ModelError(f"its input {index} has shape {value.shape}; expected one number")
+        return float(value.reshape(-1)[0])
+
+    def sizes(self, index: int) -> tuple[int | None, ...]:
+        """The constant input `index` as a list of integers, `BATCH` where one is the batch size."""
+        operand = self._operand(index)
+        if not isinstance(operand, Varying):
+            return tuple(int(n) for n in self.constant(index).reshape(-1))
+        if operand.values[0].shape != operand.values[1].shape:
+            raise Unsupported(f"the length of its input {index} depends on the batch size")
+        result: list[int | None] = []
+        for pair in zip(*(value.reshape(-1) for value in operand.values), strict=True):
+            if pair != operand.batches and pair[0] != pair[1]:
+                raise Unsupported(
+                    f"its input {index} ({self.inputs[index]!r}) computes with the batch size"
+                )
+            result.append(BATCH if pair == operand.batches else int(pair[0]))
+        return tuple(result)
+
+    # --- attributes ---
+
+    def int(self, name: str, default: int) -> int:
+        """An integer attribute."""
+        return int(self.attributes.get(name, default))
+
+    def float(self, name: str, default: float) -> float:
+        """A floating-point attribute."""
+        return float(self.attributes.get(name, default))
+
+    def text(self, name: str, default: str) -> str:
+        """A string attribute."""
+        return str(self.attributes.get(name, default))
+
+    def ints(self, name: str) -> tuple[int, ...]:
+        """An attribute that lists integers; empty if it is not there."""
+        return tuple(int(n) for n in self.attributes.get(name, ()))
+
+    def ints_or_input(self, name: str, index: int, since: int) -> tuple[int | None, ...] | None:
+        """Integers that are an attribute before opset `since`, and input `index` from there on."""
+        if self.opset < since:
+            return self.ints(name) if name in self.attributes else None
+        return self.sizes(index) if self.has(index) else None
+
+    # --- axes ---
+
+    def axis(self, axis: int | None, rank: int) -> int:
+        """`axis` of an array with `rank` axes, batch included, as an axis of one sample (from 0)."""
+        if axis is None or not -rank <= axis < rank:
+            raise ModelError(f"axis {axis} is out of range for an array of {rank} axes")
+        if axis % rank == 0:
+            raise Unsupported("it works on axis 0, the batch")
+        return axis % rank - 1
+
+    def axes(self, axes: Sequence[int | None], rank: int) -> tuple[int, ...]:
+        """Each of `axes` as by `axis`; none may be there twice."""
+        result = tuple(self.axis(axis, rank) for axis in axes)
+        if len(set(result)) != len(result):
+            raise ModelError(f"axes {tuple(axes)} name an axis twice")
+        return result
+
+
+Reader = Callable[[OnnxNode], "Op | tuple[Op, ...]"]
+"""Makes the operator of a node, or a chain of them; raises `Unsupported` or `ModelError`."""
+
+R = TypeVar("R", bound=Callable[[OnnxNode], Any])
+
+
+class Registered(NamedTuple):
+    """A reader, and whether it can be asked for outputs beyond the first."""
+
+    read: Reader
+    many_outputs: bool
+
+
+READERS: dict[str, Registered] = {}
+"""The reader of each ONNX operator type."""
+
+
+def reads(*op_types: str, many_outputs: bool = False) -> Callable[[R], R]:
+    """Register the function below as the reader of `op_types`."""
+
+    def register(read: R) -> R:
+        for op_type in op_types:
+            READERS[op_type] = Registered(read, many_outputs)
+        return read
+
+    return register

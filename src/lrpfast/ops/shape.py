@@ -1,0 +1,111 @@
+"""Reshape, and the ONNX operators that amount to it: Flatten, Squeeze, Unsqueeze."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from ..errors import ModelError
+from ..graph import Fact
+from .base import Array, Movement
+from .parameters import integers
+from .reading import BATCH, OnnxNode, Unsupported, reads
+
+
+@dataclass(frozen=True)
+class Reshape(Movement):
+    """The same elements in row-major order, in another shape.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one output sample.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("Reshape", "movement")
+
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", integers("shape", self.shape, len(self.shape), least=1))
+
+    def infer(self, *inputs: Fact) -> Fact:
+        (x,) = inputs
+        if x.size != math.prod(self.shape):
+            raise ModelError(f"a sample of shape {x.shape} cannot be reshaped to {self.shape}")
+        return replace(x, shape=self.shape)
+
+    def forward(self, *inputs: Array) -> Array:
+        return inputs[0].reshape(len(inputs[0]), *self.shape)
+
+    def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
+        return (s.reshape(inputs[0].shape),)
+
+
+# --- ONNX ---
+
+
+@reads("Reshape")
+def _read_reshape(node: OnnxNode) -> Reshape:
+    x = node.fact(0)
+    target = node.sizes(1)
+    if not target:
+        raise Unsupported("it reshapes to a scalar")
+    copies = not node.int("allowzero", 0)
+    source = (BATCH, *x.shape)
+    copied = [source[i] if n == 0 and copies and i < len(source) else n for i, n in enumerate(target)]
+    first, rest = copied[0], copied[1:]
+    if BATCH in rest or 0 in copied:
+        raise Unsupported(f"its target {_shown(target)} does not keep axis 0 as the batch")
+    sizes = [n for n in rest if n is not None]
+    known = math.prod(n for n in sizes if n != -1)
+    if -1 in sizes and sizes.count(-1) == 1 and first != -1 and x.size % known == 0:
+        sizes[sizes.index(-1)] = x.size // known
+    keeps = first in (BATCH, -1) or first == node.batch
+    if not keeps or math.prod(sizes) != x.size or min(sizes, default=1) < 1:
+        raise Unsupported(
+            f"its target {_shown(target)} does not keep axis 0 as the batch, with samples of shape {x.shape}"
+        )
+    return Reshape(tuple(sizes))
+
+
+def _shown(sizes: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("batch" if n is BATCH else str(n) for n in sizes) + ")"
+
+
+@reads("Flatten")
+def _read_flatten(node: OnnxNode) -> Reshape:
+    shape = node.fact(0).shape
+    rank = 1 + len(shape)
+    axis = node.int("axis", 1)
+    axis = axis + rank if axis < 0 else axis
+    if not 0 <= axis <= rank:
+        raise ModelError(f"axis {axis} is out of range for an array of {rank} axes")
+    if axis == 0 or math.prod(shape[: axis - 1]) != 1:
+        raise Unsupported(f"axis {axis} merges the batch with other axes; use axis 1")
+    return Reshape((math.prod(shape[axis - 1 :]),))
+
+
+@reads("Squeeze")
+def _read_squeeze(node: OnnxNode) -> Reshape:
+    shape = node.fact(0).shape
+    given = node.ints_or_input("axes", 1, since=13)
+    if given is None:
+        raise Unsupported("without axes it would also drop the batch axis of a single sample; name the axes")
+    axes = node.axes(given, 1 + len(shape))
+    if any(shape[axis] != 1 for axis in axes):
+        raise ModelError(f"it squeezes axes {given} of an input of shape {shape} per sample; their size must be 1")
+    return Reshape(tuple(n for axis, n in enumerate(shape) if axis not in axes))
+
+
+@reads("Unsqueeze")
+def _read_unsqueeze(node: OnnxNode) -> Reshape:
+    shape = node.fact(0).shape
+    given = node.ints_or_input("axes", 1, since=13)
+    if given is None:
+        raise ModelError("its axes are missing")
+    rank = 1 + len(shape) + len(given)
+    axes = node.axes(given, rank)
+    sizes = iter(shape)
+    return Reshape(tuple(1 if axis in axes else next(sizes) for axis in range(rank - 1)))

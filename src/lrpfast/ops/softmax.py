@@ -1,0 +1,60 @@
+"""Softmax along one axis."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..errors import ModelError
+from ..graph import Fact
+from .base import Array, Op
+from .reading import OnnxNode, reads
+from .shape import Reshape
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """`exp(x) / Σ exp(x)`, summed along one axis.
+
+    Parameters
+    ----------
+    axis : int, default -1
+        An axis of one sample: 0 is the first one behind the batch axis.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("Softmax", "activation")
+
+    axis: int = -1
+
+    def infer(self, *inputs: Fact) -> Fact:
+        shape = inputs[0].shape
+        if not -len(shape) <= self.axis < len(shape):
+            raise ModelError(f"axis is {self.axis}; its input has shape {shape} per sample")
+        return Fact(shape, nonnegative=True)
+
+    def forward(self, *inputs: Array) -> Array:
+        (x,) = inputs
+        axis = self._axis()
+        e = np.exp(x - x.max(axis=axis, keepdims=True))
+        return e / e.sum(axis=axis, keepdims=True)
+
+    def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
+        mean = (s * output).sum(axis=self._axis(), keepdims=True)
+        return (output * (s - mean),)
+
+    def _axis(self) -> int:
+        return self.axis if self.axis < 0 else self.axis + 1
+
+
+@reads("Softmax")
+def _read_softmax(node: OnnxNode) -> Op | tuple[Op, ...]:
+    shape = node.fact(0).shape
+    axis = node.axis(node.int("axis", -1 if node.opset >= 13 else 1), 1 + len(shape))
+    if node.opset >= 13 or axis == len(shape) - 1:
+        return Softmax(axis)
+    # Before opset 13 the softmax runs over the given axis and all behind it together.
+    flat = (*shape[:axis], math.prod(shape[axis:]))
+    return Reshape(flat), Softmax(axis), Reshape(shape)
