@@ -36,6 +36,36 @@ LRPFAST_INLINE void store(T* to, Vec<T> v) {
     __builtin_memcpy(to, &v, sizeof v);
 }
 
+/// a · b + c, rounded once where the target can: explicitly, and nowhere else (-ffp-contract=off), so that
+/// a result cannot depend on which loop the compiler chose to contract.
+#if LRPFAST_VECTOR_BYTES == 64
+LRPFAST_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+LRPFAST_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+#elif LRPFAST_VECTOR_BYTES == 32
+LRPFAST_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+LRPFAST_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+#elif defined(__aarch64__)
+LRPFAST_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+LRPFAST_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
+#else
+template <class V>
+LRPFAST_INLINE V multiply_add(V a, V b, V c) {
+    return a * b + c;
+}
+#endif
+
 template <class T>
 LRPFAST_INLINE Vec<T> splat(T value) {
     return value - Vec<T>{};

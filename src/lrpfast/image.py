@@ -7,6 +7,7 @@ channels, `normalize` brings the sums to -1 ... 1 with zero kept at zero, `color
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 Heat = NDArray[np.float64]
 Level = Literal["image", "shared"] | float
+
+# JPEG's defaults smear the single coloured pixels that heatmaps consist of.
+JPEG_OPTIONS = {"quality": 95, "subsampling": 0}
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,8 @@ def heatmap(relevance: ArrayLike, channel_axis: int | Literal["auto"] | None = "
     if channel_axis == "auto":
         channel_axis = _channel_axis(array.shape)
     if channel_axis is not None:
-        if not -array.ndim <= channel_axis < array.ndim:
-            raise InputError(f"relevance of shape {array.shape} has no axis {channel_axis} to sum over")
+        if not isinstance(channel_axis, int) or not -array.ndim <= channel_axis < array.ndim:
+            raise InputError(f"relevance of shape {array.shape} has no axis {channel_axis!r} to sum over")
         with np.errstate(over="ignore", invalid="ignore"):
             array = array.sum(axis=channel_axis)
     return _heat(array)
@@ -188,7 +192,7 @@ def colorize(heat: ArrayLike, cmap: str = "seismic", **levels: Unpack[LevelOptio
 def overlay(
     heat: ArrayLike,
     photo: Picture,
-    alpha: float = 0.9,
+    alpha: float = 0.8,
     cmap: str = "seismic",
     **levels: Unpack[LevelOptions],
 ) -> Image.Image:
@@ -200,8 +204,8 @@ def overlay(
         From `heatmap`; resized to the photograph's size if it has another.
     photo : PIL image or ndarray of uint8, (h, w) or (h, w, 3)
         The photograph that the network saw.
-    alpha : float, default 0.9
-        Opacity at full relevance, in [0, 1].
+    alpha : float, default 0.8
+        Opacity at full relevance, in [0, 1]; elsewhere it falls with the root of the normalized |heat|.
     cmap, **levels
         As for `colorize`.
 
@@ -234,7 +238,7 @@ def grid(
     Parameters
     ----------
     images : sequence of PIL images or uint8 arrays
-        At least one; the largest sets the size of the cells.
+        At least one; the largest sets the size of the cells (labels may widen them a little).
     columns : int, optional
         Default: as many as make the grid about square.
     labels : sequence of str, optional
@@ -261,21 +265,23 @@ def grid(
     for name, value, least in (("columns", columns, 1), ("pad", pad, 0), ("font_size", font_size, 1)):
         if value < least:
             raise InputError(f"{name} is {value}; expected at least {least}")
-    width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
+    texts = [label.split("\n") for label in labels or [""] * len(pictures)]
     font = ImageFont.load_default(font_size)
-    lines = max((label.count("\n") + 1 for label in labels), default=0) if labels else 0
-    text_height = math.ceil(lines * font_size * 1.35)
+    line = round(font_size * 1.35)
+    below = line * max(map(len, texts)) if labels else 0
+    width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
+    longest = max(font.getlength(text) for lines in texts for text in lines)
+    width = max(width, math.ceil(min(longest, 10 * font_size)))  # room to read under small pictures
 
     rows = math.ceil(len(pictures) / columns)
-    step = width + pad, height + text_height + pad
-    sheet = Image.new("RGB", (columns * step[0] + pad, rows * step[1] + pad), "white")
+    sheet = Image.new("RGB", (columns * (width + pad) + pad, rows * (height + below + pad) + pad), "white")
     draw = ImageDraw.Draw(sheet)
-    for i, picture in enumerate(pictures):
-        left, top = pad + i % columns * step[0], pad + i // columns * step[1]
+    for i, (picture, lines) in enumerate(zip(pictures, texts, strict=True)):
+        left, top = pad + i % columns * (width + pad), pad + i // columns * (height + below + pad)
         sheet.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
-        for k, line in enumerate(labels[i].split("\n") if labels else ()):
-            middle = left + width / 2, top + height + (k + 0.6) * font_size * 1.35
-            draw.text(middle, _shortened(line, font, width), "#303030", font, anchor="mm")
+        for k, text in enumerate(lines):
+            middle = left + width / 2, top + height + (k + 0.6) * line
+            draw.text(middle, _shortened(text, font, width), "#303030", font, anchor="mm")
     return sheet
 
 
@@ -286,7 +292,7 @@ def render(
     *,
     channel_axis: int | Literal["auto"] | None = "auto",
     cmap: str = "seismic",
-    alpha: float = 0.9,
+    alpha: float = 0.8,
     enlarge: int | None = None,
     **levels: Unpack[LevelOptions],
 ) -> Image.Image:
@@ -324,7 +330,8 @@ def render(
 
     photos: list[Picture] = []
     if photo is not None:
-        photos = list(photo) if isinstance(photo, (list, tuple)) else [cast("Picture", photo)]
+        several = isinstance(photo, (list, tuple)) or getattr(photo, "ndim", 0) == 4
+        photos = list(cast("Sequence[Picture]", photo)) if several else [cast("Picture", photo)]
     if len(photos) != len(samples):
         raise InputError(
             f"mode {mode!r} needs one photo per sample; there are {len(photos)} photos and "
@@ -358,18 +365,20 @@ def save(image: Image.Image, path: str | os.PathLike[str]) -> None:
         )
     buffer = io.BytesIO()
     try:
-        image.save(buffer, kind)
+        image.save(buffer, kind, **(JPEG_OPTIONS if kind == "JPEG" else {}))
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"cannot write {str(path)!r} as {kind}: {error}; use .png") from error
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         part.write_bytes(buffer.getvalue())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {str(path)!r}: {error.strerror or error}; choose a place that can be written to"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _overlay(values: Heat, photo: Image.Image, alpha: float, colormap: Colormap) -> Image.Image:
@@ -382,7 +391,8 @@ def _overlay(values: Heat, photo: Image.Image, alpha: float, colormap: Colormap)
         field = Image.fromarray(values.astype(np.float32))
         values = np.asarray(field.resize(photo.size, Image.Resampling.BILINEAR), np.float64)
     grey = np.asarray(photo.convert("L"), np.float64)[..., None]
-    opacity = alpha * colormap.strength(values)[..., None]
+    # The root lifts the many faint pixels of a heatmap, which would drown in the photograph.
+    opacity = alpha * np.sqrt(colormap.strength(values))[..., None]
     return Image.fromarray(np.rint(grey + opacity * (colormap(values) - grey)).astype(np.uint8))
 
 
@@ -478,7 +488,10 @@ def _single(heat: Heat) -> Heat:
 
 
 def _numbers(name: str, values: ArrayLike) -> Heat:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} is not an array: {error}") from None
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has dtype {array.dtype}; expected real numbers")
     if not np.all(np.isfinite(array)):

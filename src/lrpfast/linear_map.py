@@ -72,15 +72,15 @@ class LinearMap:
         return None if bias is None else np.tile(bias, self.rows)
 
 
-def _three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
+def three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
     """Up to three numbers, with `fill` for the axes in front that are missing."""
     a, b, c = (fill,) * (3 - len(values)) + tuple(values)
     return a, b, c
 
 
-def _volume(shape: tuple[int, ...]) -> tuple[int, ...]:
+def volume(shape: tuple[int, ...]) -> tuple[int, ...]:
     """(channels, …) with ones for the spatial axes that are missing."""
-    return (shape[0], *_three(shape[1:], 1))
+    return (shape[0], *three(shape[1:], 1))
 
 
 @singledispatch
@@ -113,11 +113,11 @@ def _(op: Gemm, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
 
 def _conv_options(op: Conv | ConvTranspose) -> tuple[Array, dict[str, Any]]:
     spatial = op.weight.ndim - 2
-    weight = op.weight.reshape(*op.weight.shape[:2], *_three(op.weight.shape[2:], 1))
+    weight = op.weight.reshape(*op.weight.shape[:2], *three(op.weight.shape[2:], 1))
     options = {
-        "strides": _three(op.strides, 1),
-        "pads": _three(op.pads[:spatial], 0),
-        "dilations": _three(op.dilations, 1),
+        "strides": three(op.strides, 1),
+        "pads": three(op.pads[:spatial], 0),
+        "dilations": three(op.dilations, 1),
     }
     return weight, options
 
@@ -132,7 +132,7 @@ def _(op: Conv, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
     else:
         options["groups"] = op.groups
     return LinearMap(
-        *names, weight, _as(op.bias, dtype), _volume(x.shape), _volume(z.shape), options=options
+        *names, weight, _as(op.bias, dtype), volume(x.shape), volume(z.shape), options=options
     )
 
 
@@ -142,21 +142,21 @@ def _(op: ConvTranspose, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
     options["groups"] = op.groups
     return LinearMap(
         "conv_vjp", "conv_forward", np.ascontiguousarray(weight, dtype), _as(op.bias, dtype),
-        _volume(x.shape), _volume(z.shape), options=options,
+        volume(x.shape), volume(z.shape), options=options,
     )  # fmt: skip
 
 
 def _average_pool(op: AveragePool | GlobalAveragePool, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
     window, strides, pads, dilations = op.geometry(x.shape)
     options = {
-        "window": _three(window, 1),
-        "strides": _three(strides, 1),
-        "pads": _three(pads, 0),
-        "dilations": _three(dilations, 1),
+        "window": three(window, 1),
+        "strides": three(strides, 1),
+        "pads": three(pads, 0),
+        "dilations": three(dilations, 1),
     }
-    weight = np.ascontiguousarray(op.weights(x.shape), dtype).reshape(_volume(z.shape)[1:])
+    weight = np.ascontiguousarray(op.weights(x.shape), dtype).reshape(volume(z.shape)[1:])
     return LinearMap(
-        "sumpool_forward", "sumpool_vjp", weight, None, _volume(x.shape), _volume(z.shape), options=options
+        "sumpool_forward", "sumpool_vjp", weight, None, volume(x.shape), volume(z.shape), options=options
     )
 
 

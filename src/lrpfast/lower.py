@@ -14,7 +14,7 @@ import numpy as np
 from . import shares as forms
 from .composites import Assignment
 from .graph import Fact, Graph, Node
-from .linear_map import LinearMap, linear_map
+from .linear_map import LinearMap, linear_map, three, volume
 from .ops.activation import Clip, LeakyRelu, Relu, Tanh
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
@@ -39,6 +39,7 @@ from .rules import (
     ReLUDeconvNet,
     ReLUGuidedBackprop,
     Rule,
+    Share,
     SharingRule,
 )
 
@@ -74,7 +75,7 @@ class Lowering:
         self.dtype = dtype
         self.maps: dict[str, LinearMap] = {}
         self.steps: list[Step] = []
-        self.delivered = {graph.output}  # values whose relevance has begun to arrive
+        self.begun = {relevance_of(graph.output)}  # arrays made by the first step that adds to them
         self.sums: dict[str, str] = {}  # for each value, the last sums of its relevance
         self.vanishing: Mapping[str, bool] = {}
 
@@ -147,9 +148,9 @@ class Lowering:
         x, z = self.fact(node.inputs[0]).shape, self.fact(node.output).shape
         window, strides, pads, dilations = op.geometry(x)
         arguments = {
-            "src": View(node.inputs[0], _volume(x)), "window": _three(window, 1),
-            "strides": _three(strides, 1), "pads": _three(pads, 0), "dilations": _three(dilations, 1),
-            "out": View(node.output, _volume(z)), "winners": View(winners_of(node), _volume(z)),
+            "src": View(node.inputs[0], volume(x)), "window": three(window, 1),
+            "strides": three(strides, 1), "pads": three(pads, 0), "dilations": three(dilations, 1),
+            "out": View(node.output, volume(z)), "winners": View(winners_of(node), volume(z)),
         }  # fmt: skip
         winners = New(winners_of(node), z, "int32")
         self.call(node, "maxpool_forward", arguments, self.new(node.output), winners)
@@ -182,12 +183,31 @@ class Lowering:
         }  # fmt: skip
         self.call(node, "collect", arguments, *makes, form=form)
 
-    def makes_relevance(self, value: str) -> tuple[New, ...]:
-        """The relevance of `value` as a new array, the first time; later contributions add to it."""
-        if value in self.delivered:
+    def once(self, new: New) -> tuple[New, ...]:
+        """`new` the first time it is asked for; later steps find the array there and add to it."""
+        if new.name in self.begun:
             return ()
-        self.delivered.add(value)
-        return (New(relevance_of(value), self.fact(value).shape),)
+        self.begun.add(new.name)
+        return (new,)
+
+    def makes_relevance(self, value: str) -> tuple[New, ...]:
+        """The relevance of `value` as a new array, for its first contribution."""
+        return self.once(New(relevance_of(value), self.fact(value).shape))
+
+    def divide(
+        self, node: Node, rule: SharingRule, share: Share, z: View | Array, shape: tuple[int, ...], s: str,
+        bias: Array | None = None, form: str = "",
+    ) -> None:  # fmt: skip
+        """`s = scale · [gate] · R / stab(z)`, outputs seen as `shape` (channels, inner)."""
+        stab = rule.stab
+        arguments: dict[str, Any] = {
+            "z": z, "r": View(relevance_of(node.output), shape),
+            "gate_z": View(node.output, shape) if share.gate else None, "gate": share.gate, "bias": bias,
+            "scale": share.scale, "epsilon": float(stab.epsilon), "clip": stab.clip,
+            "norm_scale": stab.norm_scale, "out": View(s, shape), "ledger": View(ledger_of(node), (4,)),
+        }  # fmt: skip
+        ledger = self.once(New(ledger_of(node), (4,), "float64", zero=True))
+        self.call(node, "divide", arguments, New(s, self.fact(node.output).shape), *ledger, form=form)
 
     def total(self, value: str, node: str) -> str:
         """Sum up the relevance of `value` as it stands; returns the name of the sums."""
@@ -206,13 +226,9 @@ class Lowering:
         """Hand the relevance of the node's output to its inputs."""
         arrived = self.sums[node.output]
         before = {name: self.sums.get(name) for name in node.inputs}
-        ledger = None
         if isinstance(rule, SharingRule):
-            ledger = f"ledger({node.name})"
-            if isinstance(node.op, Add):
-                forms.share_sum(self, node, rule, ledger)
-            else:
-                forms.share_linear(self, node, rule, ledger)
+            share = forms.share_sum if isinstance(node.op, Add) else forms.share_linear
+            share(self, node, rule)
         elif isinstance(rule, Pass):
             self.pass_on(node)
         elif isinstance(rule, CustomRule):
@@ -230,6 +246,7 @@ class Lowering:
             values = not isinstance(node.op, (Movement, Linear))
             self.host_vjp(node, f"{type(node.op).__name__}.vjp", _op_vjp(node), keep_values=values)
         left = tuple((self.total(name, node.name), before[name]) for name in dict.fromkeys(node.inputs))
+        ledger = ledger_of(node) if isinstance(rule, SharingRule) else None
         return Account(node.name, str(rule), _conserves(rule), arrived, left, ledger)
 
     def pass_on(self, node: Node) -> None:
@@ -249,9 +266,9 @@ class Lowering:
         x, z = self.fact(node.inputs[0]).shape, self.fact(node.output).shape
         makes = self.makes_relevance(node.inputs[0])
         arguments = {
-            "src": View(relevance_of(node.output), _volume(z)),
-            "winners": View(winners_of(node), _volume(z)),
-            "out": View(relevance_of(node.inputs[0]), _volume(x)), "accumulate": not makes,
+            "src": View(relevance_of(node.output), volume(z)),
+            "winners": View(winners_of(node), volume(z)),
+            "out": View(relevance_of(node.inputs[0]), volume(x)), "accumulate": not makes,
         }  # fmt: skip
         self.call(node, "maxpool_vjp", arguments, *makes)
 
@@ -281,12 +298,9 @@ def winners_of(node: Node) -> str:
     return f"winners({node.name})"
 
 
-def _three(values: tuple[int, ...], fill: int) -> tuple[int, ...]:
-    return (fill,) * (3 - len(values)) + tuple(values)
-
-
-def _volume(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0], *_three(shape[1:], 1))
+def ledger_of(node: Node) -> str:
+    """Name of the array in which a node's divisions count what bias, stabilizer and dead units take."""
+    return f"ledger({node.name})"
 
 
 def _clamp(op: Relu | LeakyRelu | Clip) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -88,9 +88,9 @@ def mirror(shares: tuple[Share, ...]) -> Mirror | None:
 # --- shares of a layer with one input ---
 
 
-def share_linear(lowering: Lowering, node: Node, rule: SharingRule, ledger: str) -> None:
+def share_linear(lowering: Lowering, node: Node, rule: SharingRule) -> None:
     """Emit the steps of a sharing rule on a linear operator with one input."""
-    sharing = _LinearShare(lowering, node, rule, ledger)
+    sharing = _LinearShare(lowering, node, rule)
     shares = rule.shares()
     alive = any(share.gate for share in shares) and dead_below_zero(lowering, node)
     mirrored = mirror(shares)
@@ -115,35 +115,31 @@ def dead_below_zero(lowering: Lowering, node: Node) -> bool:
 class _LinearShare:
     """The steps of one node."""
 
-    def __init__(self, lowering: Lowering, node: Node, rule: SharingRule, ledger: str) -> None:
+    def __init__(self, lowering: Lowering, node: Node, rule: SharingRule) -> None:
         self.to = lowering
         self.node = node
         self.rule = rule
         self.m: LinearMap = lowering.maps[node.name]
         self.x = node.inputs[0]
         self.x_nonnegative = lowering.fact(self.x).nonnegative
-        self.ledger = ledger
-        self.ledger_made = False
 
     def source(self, part: Part) -> tuple[View | None, Row]:
         """The array behind a part of x, and the part as a pair; no array for ones."""
         if part.power == 0:
             return None, WHOLE
-        name = self.x
-        if part.minus:
-            name = f"{self.x}-{part.minus}({self.node.name})"
-            made = any(name in step.writes() for step in self.to.steps)
-            if not made:
-                self.shift(name, part.minus)
+        name = self.shifted(part.minus) if part.minus else self.x
         return View(name, self.m.x_shape, self.m.rows), pair(part)
 
-    def shift(self, name: str, bound: str) -> None:
+    def shifted(self, bound: str) -> str:
+        """The array `x − low` or `x − high`, made at its first use."""
         assert isinstance(self.rule, ZBox)
-        value = np.asarray(self.rule.low if bound == "low" else self.rule.high, self.to.dtype)
-        title = f"x - {bound}"
-        self.to.steps.append(
-            HostCall(self.node.name, title, lambda x: (x - value,), (self.x,), (Delivery(name),))
-        )
+        name = f"{self.x}-{bound}({self.node.name})"
+        if self.to.once(New(name, self.to.fact(self.x).shape)):
+            value = np.asarray(self.rule.low if bound == "low" else self.rule.high, self.to.dtype)
+            self.to.steps.append(
+                HostCall(self.node.name, f"x - {bound}", lambda x: (x - value,), (self.x,), (Delivery(name),))
+            )
+        return name
 
     def z_view(self, name: str) -> View:
         return View(name, self.m.z_shape, self.m.rows)
@@ -207,19 +203,8 @@ class _LinearShare:
         return np.tile(z.reshape(1, m.z_shape[0], -1), (1, m.rows, 1)).reshape(1, *m.share_shape)
 
     def divide(self, z: View | Array, share: Share, bias: Array | None, s: str, form: str) -> None:
-        shape, stab, to = self.m.share_shape, self.rule.stab, self.to
-        makes = [New(s, to.fact(self.node.output).shape)]
-        if not self.ledger_made:
-            makes.append(New(self.ledger, (4,), "float64", zero=True))
-            self.ledger_made = True
-        arguments: dict[str, Any] = {
-            "z": z, "r": View(relevance_of(self.node.output), shape),
-            "gate_z": View(self.node.output, shape) if share.gate else None, "gate": share.gate,
-            "bias": self.m.per_channel(bias), "scale": share.scale, "epsilon": float(stab.epsilon),
-            "clip": stab.clip, "norm_scale": stab.norm_scale,
-            "out": View(s, shape), "ledger": View(self.ledger, (4,)),
-        }  # fmt: skip
-        to.call(self.node, "divide", arguments, *makes, form=form)
+        bias = self.m.per_channel(bias)
+        self.to.divide(self.node, self.rule, share, z, self.m.share_shape, s, bias, form)
 
     def back(self, s: str, w: Part, times: View | None, times_part: Row, form: str) -> None:
         """Add `part(x) ⊙ part(w)ᵀ s` to the relevance of the input."""
@@ -276,47 +261,45 @@ class _LinearShare:
 # --- shares of Add ---
 
 
-def share_sum(lowering: Lowering, node: Node, rule: SharingRule, ledger: str) -> None:
+def share_sum(lowering: Lowering, node: Node, rule: SharingRule) -> None:
     """Emit the steps of a sharing rule on Add: a linear layer whose weights are ones."""
     flat = (lowering.fact(node.output).size,)
     nonnegative = all(lowering.fact(name).nonnegative for name in node.inputs)
-    made_ledger: tuple[New, ...] = (New(ledger, (4,), "float64", zero=True),)
     for i, share in enumerate(rule.shares()):
         terms = simplify(share.terms, nonnegative, True)
         if not terms:
             continue
-        z: View | Array
-        if terms == (Term(ALL, ALL),):
-            z, form = View(node.output, (1, *flat)), "denominator is the layer's output"
-        elif all(term.x.power == 0 for term in terms):
-            count = len(node.inputs) * sum(1.0 if t.w.power != 1 else t.w.positive for t in terms)
-            z = np.full((1, 1, *flat), count, lowering.dtype)
-            form = "denominator computed once"
-        else:
-            name, form = f"z({node.name},{i})", "denominator from parts of the inputs"
-            new: tuple[New, ...] = (New(name, lowering.fact(node.output).shape),)
-            for x in node.inputs:
-                for term in terms:
-                    part = (term.x.positive * term.w.positive, term.x.negative * term.w.positive)
-                    lowering.collect(node, View(x, flat), part, None, WHOLE, View(name, flat), *new)
-                    new = ()
-            z = View(name, (1, *flat))
+        z, form = _sum_denominator(lowering, node, terms, i)
         s = f"s({node.name},{i})"
-        stab = rule.stab
-        arguments: dict[str, Any] = {
-            "z": z, "r": View(relevance_of(node.output), (1, *flat)),
-            "gate_z": View(node.output, (1, *flat)) if share.gate else None, "gate": share.gate,
-            "bias": None, "scale": share.scale, "epsilon": float(stab.epsilon), "clip": stab.clip,
-            "norm_scale": stab.norm_scale, "out": View(s, (1, *flat)), "ledger": View(ledger, (4,)),
-        }  # fmt: skip
-        new_s = New(s, lowering.fact(node.output).shape)
-        lowering.call(node, "divide", arguments, new_s, *made_ledger, form=form)
-        made_ledger = ()
+        lowering.divide(node, rule, share, z, (1, *flat), s, form=form)
         for x in node.inputs:
             for term in terms:
-                factor = 1.0 if term.w.power != 1 else term.w.positive
                 times = None if term.x.power == 0 else View(x, flat)
                 lowering.collect(
-                    node, View(s, flat), (factor, factor), times, pair(term.x), View(relevance_of(x), flat),
-                    *lowering.makes_relevance(x), form=str(term),
+                    node, View(s, flat), (_one(term), _one(term)), times, pair(term.x),
+                    View(relevance_of(x), flat), *lowering.makes_relevance(x), form=str(term),
                 )  # fmt: skip
+
+
+def _one(term: Term) -> float:
+    """`part(w)` of a weight that is 1."""
+    return term.w.positive if term.w.power == 1 else 1.0
+
+
+def _sum_denominator(
+    lowering: Lowering, node: Node, terms: tuple[Term, ...], i: int
+) -> tuple[View | Array, str]:
+    shape = lowering.fact(node.output).shape
+    flat = (lowering.fact(node.output).size,)
+    if terms == (Term(ALL, ALL),):
+        return View(node.output, (1, *flat)), "denominator is the layer's output"
+    if all(term.x.power == 0 for term in terms):
+        count = len(node.inputs) * sum(map(_one, terms))
+        return np.full((1, 1, *flat), count, lowering.dtype), "denominator computed once"
+    name = f"z({node.name},{i})"
+    for x in node.inputs:
+        for term in terms:
+            part = (term.x.positive * _one(term), term.x.negative * _one(term))
+            new = lowering.once(New(name, shape))
+            lowering.collect(node, View(x, flat), part, None, WHOLE, View(name, flat), *new)
+    return View(name, (1, *flat)), "denominator from parts of the inputs"

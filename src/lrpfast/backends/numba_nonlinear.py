@@ -104,18 +104,37 @@ def divide(
     """
     group = max(1, PIECE // row)
     groups = (rows + group - 1) // group
-    share, some_bias = np.empty(LANES, z.dtype), np.zeros(LANES, z.dtype)
+    share, stab, some_bias = np.empty(LANES, z.dtype), np.empty(LANES, z.dtype), np.zeros(LANES, z.dtype)
     lanes = np.empty(4 * LANES, np.float64)
     for item in range(first, last):
         sample, g = divmod(item, groups)
-        of_z = sample if epsilons.size > 1 else 0
-        eps = epsilons[of_z]
+        sample_of_z = sample if epsilons.size > 1 else 0
+        epsilon = epsilons[sample_of_z]
         lanes[:] = 0
         for line in range(g * group, min(rows, (g + 1) * group)):
             for begin in range(0, row, LANES):
                 count = min(LANES, row - begin)
                 here = (sample * rows + line) * row + begin
-                zs, rs, gates, to = z[(of_z * rows + line) * row + begin :], r[here:], gate_z[here:], out[here:]
+                some_z, some_r = z[(sample_of_z * rows + line) * row + begin :], r[here:]
+                some_gate, to = gate_z[here:], out[here:]
                 for i in range(count):
-                    takes_part = gate == 0 or (gates[i] > 0 if gate > 0 else gates[i] < 0)
-                    share[i] = rs[i] * scale[0] if takes_part else z.dtype.type(0)
+                    size = abs(some_z[i])
+                    size = (epsilon if size < epsilon else size) if clip else size + epsilon
+                    stab[i] = -size if some_z[i] < 0 else size
+                    if gate == 0 or (some_gate[i] > 0 if gate > 0 else some_gate[i] < 0):
+                        share[i] = some_r[i] * scale[0]
+                    else:
+                        share[i] = 0
+                for i in range(count):
+                    to[i] = share[i] / stab[i] if stab[i] != 0 else z.dtype.type(0)
+                if bias.size > 0:
+                    for i in range(count):
+                        some_bias[i] = bias[line if rows > 1 else begin + i]
+                for i in range(count):
+                    s, v, all_of_it = np.float64(to[i]), np.float64(some_z[i]), np.float64(share[i])
+                    lanes[i] += all_of_it
+                    lanes[LANES + i] += s * some_bias[i]
+                    lanes[2 * LANES + i] += 0.0 if v == 0 else s * (stab[i] - v)
+                    lanes[3 * LANES + i] += all_of_it - s * v if v == 0 else 0.0
+        for kind in range(4):
+            ledger[item * 4 + kind] = lanes[kind * LANES : (kind + 1) * LANES].sum()

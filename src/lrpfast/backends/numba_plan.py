@@ -1,6 +1,6 @@
-"""How the Numba backend sees a convolution, or its transpose: as sums of shifted rows.
+"""What the Numba backend works out about windows before it calls a kernel.
 
-Along one axis both gather, for every output `q · out_step + start`,
+A convolution, or its transpose, is made a sum of shifted rows. Along one axis both gather, for every output `q · out_step + start`,
 
     Σ_t w[t] · src[(q + shift_t) · src_step + residue_t]
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from .numpy_ import Triple
 
 Integers = NDArray[np.int64]
+Spans = tuple[Integers, Integers, Integers]
 
 
 class Gather(NamedTuple):
@@ -128,3 +129,20 @@ def _frozen(values: object) -> Integers:
     array = np.array(values, np.int64)
     array.flags.writeable = False
     return array
+
+
+@functools.lru_cache(maxsize=256)
+def spans(
+    x_size: Triple, z_size: Triple, window: Triple, strides: Triple, pads: Triple, dilations: Triple
+) -> Spans:
+    """For each output along each axis: the first input in its window, and how many there are."""
+    return tuple(map(_axis_spans, x_size, z_size, window, strides, pads, dilations))  # type: ignore[return-value]
+
+
+def _axis_spans(x_size: int, z_size: int, window: int, stride: int, pad: int, dilation: int) -> Integers:
+    found = []
+    for begin in range(-pad, z_size * stride - pad, stride):
+        tap = max(0, -(begin // dilation))
+        end = min(window, -((begin - x_size) // dilation))
+        found.append((begin + tap * dilation, max(0, end - tap)))
+    return _frozen(found)

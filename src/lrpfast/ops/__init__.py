@@ -1,15 +1,15 @@
 """The operators: one file per family, with attributes, shape inference, forward, vjp and ONNX readers."""
 
+from . import shape, slices  # noqa: F401 - they register readers
 from .activation import Clip, LeakyRelu, Relu, Sigmoid, Tanh
-from .affine import Affine, BatchNormalization, batch_normalization
+from .affine import Affine, batch_normalization
 from .arithmetic import Add
 from .base import Array, Elementwise, Linear, Movement, Op
 from .conv import Conv, ConvTranspose
 from .gemm import Gemm
-from .movement import Concat, Identity, Pad, Slice, Transpose
+from .movement import Concat, Identity, Pad, Reshape, Slice, Transpose
 from .pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from .reading import READERS
-from .shape import Reshape
 from .softmax import Softmax
 
 FOLDED = ("Constant", "ConstantOfShape", "Shape", "Size")
@@ -26,7 +26,6 @@ __all__ = [
     "Affine",
     "Array",
     "AveragePool",
-    "BatchNormalization",
     "Clip",
     "Concat",
     "Conv",
@@ -49,6 +48,5 @@ __all__ = [
     "Softmax",
     "Tanh",
     "Transpose",
-    "Affine",
     "batch_normalization",
 ]

@@ -127,13 +127,13 @@ def _read_relu(node: OnnxNode) -> Relu:
 
 @reads("LeakyRelu")
 def _read_leaky_relu(node: OnnxNode) -> LeakyRelu:
-    return LeakyRelu(node.float("alpha", 0.01))
+    return LeakyRelu(node.number("alpha", 0.01))
 
 
 @reads("Clip")
 def _read_clip(node: OnnxNode) -> Clip:
     if node.opset < 11:
-        return Clip(node.float("min", -math.inf), node.float("max", math.inf))
+        return Clip(node.number("min", -math.inf), node.number("max", math.inf))
     return Clip(node.scalar(1, -math.inf), node.scalar(2, math.inf))
 
 

@@ -22,6 +22,8 @@ class Affine(Linear):
     ----------
     scale, shift : array
         Broadcast to the shape of one sample.
+    source : str, default "Affine"
+        The operator that it was made from: the first of its `kinds`.
 
     Raises
     ------
@@ -33,8 +35,10 @@ class Affine(Linear):
 
     scale: Array
     shift: Array
+    source: str = "Affine"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "kinds", (self.source, "affine"))
         object.__setattr__(self, "scale", parameter("scale", self.scale))
         object.__setattr__(self, "shift", parameter("shift", self.shift))
 
@@ -53,16 +57,9 @@ class Affine(Linear):
         return (s * self.scale.astype(s.dtype, copy=False),)
 
 
-@dataclass(frozen=True, eq=False)
-class BatchNormalization(Affine):
-    """Batch normalisation with fixed statistics, as the scale and shift that it amounts to."""
-
-    kinds: ClassVar[tuple[str, ...]] = ("BatchNormalization", "affine")
-
-
 def batch_normalization(
     gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float, spatial_axes: int
-) -> BatchNormalization:
+) -> Affine:
     """`gamma · (x - mean) / √(variance + epsilon) + beta` per channel, folded in float64.
 
     Parameters
@@ -89,7 +86,7 @@ def batch_normalization(
     scale = parts["gamma"] / np.sqrt(total)
     shift = parts["beta"] - parts["mean"] * scale
     column = (-1, *(1,) * spatial_axes)
-    return BatchNormalization(scale.reshape(column), shift.reshape(column))
+    return Affine(scale.reshape(column), shift.reshape(column), "BatchNormalization")
 
 
 def check_broadcast(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> None:
@@ -106,16 +103,16 @@ def check_broadcast(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) 
 
 
 @reads("BatchNormalization")
-def _read_batch_normalization(node: OnnxNode) -> BatchNormalization:
-    if node.int("training_mode", 0):
+def _read_batch_normalization(node: OnnxNode) -> Affine:
+    if node.integer("training_mode", 0):
         raise Unsupported("training_mode=1 normalises with the batch's own statistics; export for inference")
-    if node.opset < 9 and not node.int("spatial", 1):
+    if node.opset < 9 and not node.integer("spatial", 1):
         raise Unsupported("spatial=0 has statistics for each place")
     shape = node.fact(0).shape
     if not shape:
         raise ModelError("its input has no channel axis")
     gamma, beta, mean, variance = (node.weights(index) for index in range(1, 5))
-    return batch_normalization(gamma, beta, mean, variance, node.float("epsilon", 1e-5), len(shape) - 1)
+    return batch_normalization(gamma, beta, mean, variance, node.number("epsilon", 1e-5), len(shape) - 1)
 
 
 def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
@@ -125,7 +122,7 @@ def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
     if array.ndim == 1 + len(sample) and len(array) == 1:
         array = array[0]
     elif array.ndim > len(sample):
-        raise Unsupported(f"its constant {node.inputs[index]!r} of shape {shape} differs from sample to sample")
+        raise Unsupported(f"its constant {node.inputs[index]!r} has shape {shape}, a value for each sample")
     try:
         check_broadcast(f"constant {node.inputs[index]!r}", array.shape, sample)
     except ModelError as error:

@@ -215,10 +215,10 @@ def _tap_matrix(weight: Array, groups: int, tap: Ints, dtype: np.dtype[np.floati
 
 
 def _read_windows(node: OnnxNode, window: Ints) -> Windows:
-    stated = node.ints("kernel_shape")
+    stated = node.integers("kernel_shape")
     if stated and stated != window:
         raise ModelError(f"kernel_shape is {stated}, but the weight's is {window}")
-    windows = Windows(window, node.ints("strides"), node.ints("pads"), node.ints("dilations"))
+    windows = Windows(window, node.integers("strides"), node.integers("pads"), node.integers("dilations"))
     windows.check_rank(node.fact(0).shape[1:])
     return windows
 
@@ -228,7 +228,7 @@ def _read_conv(node: OnnxNode) -> Conv:
     weight, bias = node.weights(1), node.optional_weights(2)
     windows = _read_windows(node, weight.shape[2:])
     pads = read_pads(node, windows)
-    return Conv(weight, bias, windows.strides, pads, windows.dilations, node.int("group", 1))
+    return Conv(weight, bias, windows.strides, pads, windows.dilations, node.integer("group", 1))
 
 
 @reads("ConvTranspose")
@@ -236,15 +236,15 @@ def _read_conv_transpose(node: OnnxNode) -> ConvTranspose:
     weight, bias = node.weights(1), node.optional_weights(2)
     windows = _read_windows(node, weight.shape[2:])
     pads, more = _read_transposed_pads(node, windows)
-    return ConvTranspose(weight, bias, windows.strides, pads, windows.dilations, node.int("group", 1), more)
+    return ConvTranspose(weight, bias, windows.strides, pads, windows.dilations, node.integer("group", 1), more)
 
 
 def _read_transposed_pads(node: OnnxNode, windows: Windows) -> tuple[Ints, Ints]:
     """`pads` and `output_padding` from the attributes of those names, `auto_pad` and `output_shape`."""
     size = node.fact(0).shape[1:]
-    more = integers("output_padding", node.ints("output_padding"), len(size), default=0, least=0)
-    mode = node.text("auto_pad", "NOTSET")
-    wanted = node.ints("output_shape")
+    more = integers("output_padding", node.integers("output_padding"), len(size), default=0, least=0)
+    mode = node.string("auto_pad", "NOTSET")
+    wanted = node.integers("output_shape")
     if wanted:
         wanted = integers("output_shape", wanted, len(size), least=1)
     elif mode in ("SAME_UPPER", "SAME_LOWER"):
@@ -254,7 +254,7 @@ def _read_transposed_pads(node: OnnxNode, windows: Windows) -> tuple[Ints, Ints]
     whole = (n + extra for n, extra in zip(windows.extent(size), more, strict=True))
     totals = tuple(n - target for n, target in zip(whole, wanted, strict=True))
     missing = tuple(max(0, -total) for total in totals)
-    if any(missing) and (not node.ints("output_shape") or any(np.greater_equal(missing, windows.strides))):
+    if any(missing) and (not node.integers("output_shape") or any(np.greater_equal(missing, windows.strides))):
         raise Unsupported(f"its output of size {wanted} would be larger than what its windows reach")
     pads = split_pads(tuple(max(0, total) for total in totals), upper=mode == "SAME_UPPER")
     return pads, tuple(a + b for a, b in zip(more, missing, strict=True))

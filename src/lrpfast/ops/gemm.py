@@ -12,7 +12,7 @@ from ..graph import Fact
 from .base import Array, Linear, Op
 from .parameters import parameter
 from .reading import OnnxNode, Unsupported, reads
-from .shape import Reshape
+from .movement import Reshape
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,20 +69,20 @@ def _scaled(array: Array, factor: float) -> Array:
 @reads("Gemm")
 def _read_gemm(node: OnnxNode) -> Gemm:
     x = node.fact(0)
-    if node.int("transA", 0):
+    if node.integer("transA", 0):
         raise Unsupported("transA=1 would mix the samples of a batch")
     if len(x.shape) != 1:
         raise ModelError(f"its input has shape {x.shape} per sample; expected one axis")
     weight = node.weights(1)
     if weight.ndim != 2:
         raise ModelError(f"tensor {node.inputs[1]!r} has shape {weight.shape}; expected two axes")
-    weight = weight if node.int("transB", 0) else weight.T
+    weight = weight if node.integer("transB", 0) else weight.T
     bias = node.optional_weights(2)
     if bias is not None:
         if bias.ndim == 2 and len(bias) != 1:
             raise Unsupported(f"its bias {node.inputs[2]!r} has shape {bias.shape}, a row for each sample")
-        bias = _scaled(np.broadcast_to(bias.reshape(bias.shape[-1:]), len(weight)), node.float("beta", 1))
-    return Gemm(_scaled(weight, node.float("alpha", 1)), bias)
+        bias = _scaled(np.broadcast_to(bias.reshape(bias.shape[-1:]), len(weight)), node.number("beta", 1))
+    return Gemm(_scaled(weight, node.number("alpha", 1)), bias)
 
 
 @reads("MatMul")

@@ -12,9 +12,8 @@ import numpy as np
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear, Op
-from .movement import Transpose
+from .movement import Reshape, Transpose
 from .reading import OnnxNode, Unsupported, reads
-from .shape import Reshape
 from .windows import MAX_AXES, Ints, Windows, read_pads
 
 Geometry = tuple[Ints, Ints, Ints, Ints]
@@ -229,9 +228,9 @@ class GlobalMaxPool(_Whole):
 
 
 def _read_windows(node: OnnxNode) -> Windows:
-    window = node.ints("kernel_shape")
-    ceil_mode = bool(node.int("ceil_mode", 0))
-    windows = Windows(window, node.ints("strides"), node.ints("pads"), node.ints("dilations"), ceil_mode)
+    window = node.integers("kernel_shape")
+    ceil_mode = bool(node.integer("ceil_mode", 0))
+    windows = Windows(window, node.integers("strides"), node.integers("pads"), node.integers("dilations"), ceil_mode)
     windows.check_rank(node.fact(0).shape[1:])
     return windows
 
@@ -247,7 +246,7 @@ def _read_max_pool(node: OnnxNode) -> MaxPool:
 def _read_average_pool(node: OnnxNode) -> AveragePool:
     windows = _read_windows(node)
     pads = read_pads(node, windows)
-    include = bool(node.int("count_include_pad", 0))
+    include = bool(node.integer("count_include_pad", 0))
     return AveragePool(
         windows.window, windows.strides, pads, windows.dilations, windows.ceil_mode, include
     )
@@ -268,7 +267,7 @@ def _read_reduce_mean(node: OnnxNode) -> tuple[Op, ...]:
     """A mean over axes other than the batch: bring them to the end, pool over them, drop them."""
     shape = node.fact(0).shape
     rank = 1 + len(shape)
-    given = node.ints_or_input("axes", 1, since=18)
+    given = node.integers_or_input("axes", 1, since=18)
     if not given:
         raise Unsupported("without axes it is not a mean within each sample")
     axes = sorted(node.axes(given, rank))
@@ -276,7 +275,7 @@ def _read_reduce_mean(node: OnnxNode) -> tuple[Op, ...]:
         raise Unsupported(f"it takes the mean over {len(axes)} axes; at most {MAX_AXES}")
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     channels = math.prod(shape[axis] for axis in kept)
-    if node.int("keepdims", 1):
+    if node.integer("keepdims", 1):
         result = tuple(1 if axis in axes else n for axis, n in enumerate(shape))
     else:
         result = tuple(shape[axis] for axis in kept)

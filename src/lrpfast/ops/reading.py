@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Op
-from .parameters import check_finite, integers
+from .parameters import check_finite
 
 Constant = NDArray[Any]
 
@@ -20,7 +20,7 @@ BATCH = None
 """In a list of sizes: the size of the batch axis."""
 
 
-class Unsupported(Exception):  # noqa: N818 - not an error by itself: the loader collects these
+class Unsupported(Exception):
     """Raised by a reader: lrpfast has no operator for this form; the text says which form."""
 
 
@@ -136,26 +136,26 @@ class OnnxNode:
 
     # --- attributes ---
 
-    def int(self, name: str, default: int) -> int:
+    def integer(self, name: str, default: int) -> int:
         """An integer attribute."""
         return int(self.attributes.get(name, default))
 
-    def float(self, name: str, default: float) -> float:
+    def number(self, name: str, default: float) -> float:
         """A floating-point attribute."""
         return float(self.attributes.get(name, default))
 
-    def text(self, name: str, default: str) -> str:
+    def string(self, name: str, default: str) -> str:
         """A string attribute."""
         return str(self.attributes.get(name, default))
 
-    def ints(self, name: str) -> tuple[int, ...]:
+    def integers(self, name: str) -> tuple[int, ...]:
         """An attribute that lists integers; empty if it is not there."""
         return tuple(int(n) for n in self.attributes.get(name, ()))
 
-    def ints_or_input(self, name: str, index: int, since: int) -> tuple[int | None, ...] | None:
+    def integers_or_input(self, name: str, index: int, since: int) -> tuple[int | None, ...] | None:
         """Integers that are an attribute before opset `since`, and input `index` from there on."""
         if self.opset < since:
-            return self.ints(name) if name in self.attributes else None
+            return self.integers(name) if name in self.attributes else None
         return self.sizes(index) if self.has(index) else None
 
     # --- axes ---

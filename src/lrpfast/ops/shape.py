@@ -1,49 +1,12 @@
-"""Reshape, and the ONNX operators that amount to it: Flatten, Squeeze, Unsqueeze."""
+"""Readers of the ONNX operators that become `Reshape`: Reshape, Flatten, Squeeze, Unsqueeze."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from ..errors import ModelError
-from ..graph import Fact
-from .base import Array, Movement
-from .parameters import integers
+from .movement import Reshape
 from .reading import BATCH, OnnxNode, Unsupported, reads
-
-
-@dataclass(frozen=True)
-class Reshape(Movement):
-    """The same elements in row-major order, in another shape.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of one output sample.
-    """
-
-    kinds: ClassVar[tuple[str, ...]] = ("Reshape", "movement")
-
-    shape: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", integers("shape", self.shape, len(self.shape), least=1))
-
-    def infer(self, *inputs: Fact) -> Fact:
-        (x,) = inputs
-        if x.size != math.prod(self.shape):
-            raise ModelError(f"a sample of shape {x.shape} cannot be reshaped to {self.shape}")
-        return replace(x, shape=self.shape)
-
-    def forward(self, *inputs: Array) -> Array:
-        return inputs[0].reshape(len(inputs[0]), *self.shape)
-
-    def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
-        return (s.reshape(inputs[0].shape),)
-
-
-# --- ONNX ---
 
 
 @reads("Reshape")
@@ -52,7 +15,7 @@ def _read_reshape(node: OnnxNode) -> Reshape:
     target = node.sizes(1)
     if not target:
         raise Unsupported("it reshapes to a scalar")
-    copies = not node.int("allowzero", 0)
+    copies = not node.integer("allowzero", 0)
     source = (BATCH, *x.shape)
     copied = [source[i] if n == 0 and copies and i < len(source) else n for i, n in enumerate(target)]
     first, rest = copied[0], copied[1:]
@@ -78,7 +41,7 @@ def _shown(sizes: tuple[int | None, ...]) -> str:
 def _read_flatten(node: OnnxNode) -> Reshape:
     shape = node.fact(0).shape
     rank = 1 + len(shape)
-    axis = node.int("axis", 1)
+    axis = node.integer("axis", 1)
     axis = axis + rank if axis < 0 else axis
     if not 0 <= axis <= rank:
         raise ModelError(f"axis {axis} is out of range for an array of {rank} axes")
@@ -90,7 +53,7 @@ def _read_flatten(node: OnnxNode) -> Reshape:
 @reads("Squeeze")
 def _read_squeeze(node: OnnxNode) -> Reshape:
     shape = node.fact(0).shape
-    given = node.ints_or_input("axes", 1, since=13)
+    given = node.integers_or_input("axes", 1, since=13)
     if given is None:
         raise Unsupported("without axes it would also drop the batch axis of a single sample; name the axes")
     axes = node.axes(given, 1 + len(shape))
@@ -102,7 +65,7 @@ def _read_squeeze(node: OnnxNode) -> Reshape:
 @reads("Unsqueeze")
 def _read_unsqueeze(node: OnnxNode) -> Reshape:
     shape = node.fact(0).shape
-    given = node.ints_or_input("axes", 1, since=13)
+    given = node.integers_or_input("axes", 1, since=13)
     if given is None:
         raise ModelError("its axes are missing")
     rank = 1 + len(shape) + len(given)

@@ -12,7 +12,7 @@ from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Op
 from .reading import OnnxNode, reads
-from .shape import Reshape
+from .movement import Reshape
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Softmax(Op):
 @reads("Softmax")
 def _read_softmax(node: OnnxNode) -> Op | tuple[Op, ...]:
     shape = node.fact(0).shape
-    axis = node.axis(node.int("axis", -1 if node.opset >= 13 else 1), 1 + len(shape))
+    axis = node.axis(node.integer("axis", -1 if node.opset >= 13 else 1), 1 + len(shape))
     if node.opset >= 13 or axis == len(shape) - 1:
         return Softmax(axis)
     # Before opset 13 the softmax runs over the given axis and all behind it together.

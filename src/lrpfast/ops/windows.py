@@ -146,7 +146,7 @@ def split_pads(totals: Ints, upper: bool) -> Ints:
 
 def read_pads(node: OnnxNode, windows: Windows) -> Ints:
     """The ONNX attributes `auto_pad` and `pads` as concrete pads, for input 0 of `node`."""
-    mode = node.text("auto_pad", "NOTSET")
+    mode = node.string("auto_pad", "NOTSET")
     if mode == "NOTSET":
         return windows.pads
     if mode == "VALID":

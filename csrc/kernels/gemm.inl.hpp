@@ -1,0 +1,160 @@
+// Dense layers. Weights are read as they lie, once for all samples of a block: with few samples the
+// memory is what limits, and a packed copy would double its traffic.
+//
+// The order in which an output's products are added depends on k (or m) alone.
+
+/// src_part(src), as a copy if need be.
+template <class T>
+const T* parted_source(const Linear<T>& args, Size size) {
+    if (args.src_part.is_identity()) return args.src;
+    T* copy = scratch<T>(Scratch::source, size);
+    const Source<T> source{nullptr, 1, 0, args.src_part, nullptr, {1, 1}};
+    copy_line(source, args.src, static_cast<const T*>(nullptr), 1, size, copy);
+    return copy;
+}
+
+/// sums[r · pitch + c] += Σ_k x[r, k] · part(w)[c, k] over `depth` products, for a tile of R × C.
+template <class T, int R, int C, bool Whole>
+void add_dots(const T* x, Size x_pitch, const T* w, Size w_pitch, const Part<T>& part, Size depth, T* sums,
+              Size pitch) {
+    Vec<T> tile[R][C] = {};
+    for_vectors<T>(depth, [&](Size i, auto lanes) LRPFAST_LAMBDA {
+        Vec<T> b[C];
+        for (int c = 0; c < C; ++c) {
+            b[c] = lanes.get(w + c * w_pitch + i);
+            if (!Whole) b[c] = part_of(b[c], part);
+        }
+        for (int r = 0; r < R; ++r) {
+            const Vec<T> a = lanes.get(x + r * x_pitch + i);
+            for (int c = 0; c < C; ++c) tile[r][c] = multiply_add(a, b[c], tile[r][c]);
+        }
+    });
+    for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) sums[r * pitch + c] += lane_sum(tile[r][c]);
+}
+
+constexpr Size kGemmDepth = 2048;  // products that are added up before they join the rest
+constexpr Size kGemmRows = 64;     // outputs of a task
+constexpr Size kGemmSamples = 32;  // samples of a task
+
+/// The outputs [m0, m1) of the samples [n0, n1).
+template <class T, bool Whole>
+void gemm_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size m0, Size m1) {
+    T* sums = scratch<T>(Scratch::result, kGemmSamples * kGemmRows);
+    for (Size i = 0; i < (n1 - n0) * kGemmRows; ++i) sums[i] = 0;
+    // With few samples each row of w is best read in one go, with many its blocks stay in the cache.
+    const Size rows = n1 - n0 <= 4 ? 4 : kGemmRows;
+    for (Size m = m0; m < m1; m += rows)
+        for (Size k = 0; k < args.k; k += kGemmDepth) {
+            const Size depth = at_most(kGemmDepth, args.k - k);
+            const auto tile = [&](auto add, Size n, Size row) {
+                add(src + n * args.k + k, args.k, args.w + row * args.k + k, args.k, args.w_part, depth,
+                    sums + (n - n0) * kGemmRows + row - m0, kGemmRows);
+            };
+            const Size end = at_most(m + rows, m1);
+            for (Size row = m; row < end; row += row + 4 <= end ? 4 : 1) {
+                const bool four = row + 4 <= end;
+                Size n = n0;
+                for (; n + 4 <= n1; n += 4) four ? tile(add_dots<T, 4, 4, Whole>, n, row) : tile(add_dots<T, 4, 1, Whole>, n, row);
+                for (; n < n1; ++n) four ? tile(add_dots<T, 1, 4, Whole>, n, row) : tile(add_dots<T, 1, 1, Whole>, n, row);
+            }
+        }
+    const Ending<T> ending(args);
+    for (Size n = n0; n < n1; ++n)
+        ending.put_biased(sums + (n - n0) * kGemmRows, m1 - m0, n * args.m + m0, args.bias + m0);
+}
+
+template <class T>
+void gemm_forward(const Gemm<T>& args) {
+    const T* src = parted_source(args, args.n * args.k);
+    const Size blocks = blocks_of(args.m, kGemmRows);
+    parallel_for(blocks * blocks_of(args.n, kGemmSamples), [&](Size task) {
+        const Size m = task % blocks * kGemmRows, n = task / blocks * kGemmSamples;
+        const auto block = args.w_part.is_identity() ? gemm_block<T, true> : gemm_block<T, false>;
+        block(args, src, n, at_most(n + kGemmSamples, args.n), m, at_most(m + kGemmRows, args.m));
+    });
+}
+
+/// sums[r, i] += Σ_g s[g, r] · part(rows[g])[i] for 4 rows of w and R samples.
+template <class T, int R, bool Whole>
+void add_rows(const T* const (&rows)[4], const T (&s)[4][R], const Part<T>& part, Size count, T* sums, Size pitch) {
+    for_vectors<T>(count, [&](Size i, auto lanes) LRPFAST_LAMBDA {
+        Vec<T> w[4];
+        for (int g = 0; g < 4; ++g) {
+            w[g] = lanes.get(rows[g] + i);
+            if (!Whole) w[g] = part_of(w[g], part);
+        }
+        for (int r = 0; r < R; ++r) {
+            Vec<T> sum = load(sums + r * pitch + i);
+            for (int g = 0; g < 4; ++g) sum = multiply_add(splat(s[g][r]), w[g], sum);
+            store(sums + r * pitch + i, sum);
+        }
+    });
+}
+
+constexpr Size kVjpColumns = 1024;  // outputs of a task
+constexpr Size kVjpRows = 64;       // rows of w that stay in the cache for all samples
+constexpr Size kVjpDepth = 512;     // products that are added up before they join the rest
+
+/// Add the rows [m0, m1) of w, times s, to R samples' sums; rows that no sample needs are left out.
+template <class T, int R, bool Whole>
+void add_needed_rows(const T* s, Size s_pitch, const T* w, Size w_pitch, Size m0, Size m1, const Part<T>& part,
+                     Size count, T* sums, Size pitch) {
+    const T* rows[4];
+    T factors[4][R];
+    int filled = 0;
+    for (Size m = m0; m < m1; ++m) {
+        bool needed = false;
+        for (int r = 0; r < R; ++r) needed |= s[r * s_pitch + m] != 0;
+        if (!needed) continue;
+        rows[filled] = w + m * w_pitch;
+        for (int r = 0; r < R; ++r) factors[filled][r] = s[r * s_pitch + m];
+        if (++filled < 4) continue;
+        add_rows<T, R, Whole>(rows, factors, part, count, sums, pitch);
+        filled = 0;
+    }
+    if (filled == 0) return;
+    for (int g = filled; g < 4; ++g) {
+        rows[g] = rows[0];
+        for (int r = 0; r < R; ++r) factors[g][r] = 0;
+    }
+    add_rows<T, R, Whole>(rows, factors, part, count, sums, pitch);
+}
+
+/// The outputs [k0, k1) of the samples [n0, n1).
+template <class T, bool Whole>
+void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0, Size k1) {
+    const Size pitch = kVjpColumns + kLanes<T>, samples = n1 - n0;
+    T* totals = scratch<T>(Scratch::result, 2 * kGemmSamples * pitch);
+    T* sums = totals + kGemmSamples * pitch;
+    for (Size i = 0; i < samples * pitch; ++i) totals[i] = sums[i] = 0;
+    for (Size m = 0; m < args.m; m += kVjpRows) {
+        const Size end = at_most(m + kVjpRows, args.m);
+        const auto add = [&](auto add_some, Size n) {
+            add_some(src + n * args.m, args.m, args.w + k0, args.k, m, end, args.w_part, k1 - k0,
+                     sums + (n - n0) * pitch, pitch);
+        };
+        Size n = n0;
+        for (; n + 4 <= n1; n += 4) add(add_needed_rows<T, 4, Whole>, n);
+        for (; n < n1; ++n) add(add_needed_rows<T, 1, Whole>, n);
+        if (end % kVjpDepth != 0 && end < args.m) continue;
+        for (Size i = 0; i < samples * pitch; ++i) {
+            totals[i] += sums[i];
+            sums[i] = 0;
+        }
+    }
+    const Ending<T> ending(args);
+    for (n0 = n1 - samples; n0 < n1; ++n0, totals += pitch)
+        ending.put_biased(totals, k1 - k0, n0 * args.k + k0, args.bias + k0);
+}
+
+template <class T>
+void gemm_vjp(const Gemm<T>& args) {
+    const T* src = parted_source(args, args.n * args.m);
+    const Size blocks = blocks_of(args.k, kVjpColumns);
+    parallel_for(blocks * blocks_of(args.n, kGemmSamples), [&](Size task) {
+        const Size k = task % blocks * kVjpColumns, n = task / blocks * kGemmSamples;
+        const auto block = args.w_part.is_identity() ? gemm_vjp_block<T, true> : gemm_vjp_block<T, false>;
+        block(args, src, n, at_most(n + kGemmSamples, args.n), k, at_most(k + kVjpColumns, args.k));
+    });
+}
