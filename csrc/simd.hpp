@@ -10,6 +10,7 @@ constexpr int kTileRows = 4;  // 12 sums in 16 registers
 #endif
 
 #define LRPFAST_INLINE inline __attribute__((always_inline))
+#define LRPFAST_INLINE_LAMBDA __attribute__((always_inline))
 
 template <class T>
 struct VectorOf {
@@ -163,6 +164,12 @@ LRPFAST_INLINE auto lane_sum(V v) {
 constexpr Size at_most(Size a, Size b) { return a < b ? a : b; }
 constexpr Size at_least(Size a, Size b) { return a > b ? a : b; }
 constexpr Size blocks_of(Size size, Size block) { return (size + block - 1) / block; }
+
+/// pointer + count, where there is an array.
+template <class T>
+LRPFAST_INLINE const T* ahead(const T* pointer, Size count) {
+    return pointer == nullptr ? nullptr : pointer + count;
+}
 
 template <class T>
 T* scratch(Scratch use, Size count) {

@@ -22,7 +22,7 @@ int limit_threads(int count);
 /// The threads that a call made by this thread may use.
 int usable_threads();
 
-enum class Scratch { weights, strip, result, source, count_ };
+enum class Scratch { source, strip, offsets, weights, result, count_ };
 
 /// Memory of the calling thread, aligned to 64 bytes, kept for the next call; its content is undefined.
 /// Each use has a block of its own, valid until the same thread asks for the same use again.

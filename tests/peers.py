@@ -19,7 +19,7 @@ from zennit.canonizers import AttributeCanonizer, Canonizer, NamedMergeBatchNorm
 from zennit.composites import COMPOSITES
 from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer
-from zennit.types import Activation, AvgPool, BatchNorm, Linear
+from zennit.types import BatchNorm, Linear
 
 COMPOSITE_NAMES = (
     "epsilon_plus",
@@ -178,10 +178,10 @@ MOVEMENT_FUNCTIONS = {"flatten", "stack", "view", "size"}
 
 
 class _Tracer(torch.fx.Tracer):
-    """Records what a network calls; modules that have rules are not looked into."""
+    """Records what a network calls, down to the modules that can have a rule."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (Linear, BatchNorm, AvgPool, Activation, Sum, *MOVEMENT))
+        return not any(m.children()) or isinstance(m, Linear)
 
 
 def refuse_silent_gradients(network: nn.Module) -> None:

@@ -9,6 +9,7 @@ constexpr int kTileVectors = 3;
 constexpr Size kDepth = 256;       // products that are added up before they join the rest
 constexpr Size kRowPitch = kDepth + 16;  // of weights that are kept row by row; not a power of two
 constexpr Size kBlockRows = 128;   // channels of a task, at most
+constexpr Size kBlockBytes = 1920; // positions of a task, at most
 
 /// The weights as a matrix: element (row, source, tap) is w[row · row_step + source · source_step + tap].
 template <class T>
@@ -69,7 +70,7 @@ struct ShiftedProduct {
         const Size taps = at_least(1, shifts.tap_count());
         block_depth = taps <= kDepth ? kDepth / taps * taps : kDepth;
         const Size tile = kTileVectors * kLanes<T>;
-        const Size positions = 480 / tile * tile;
+        const Size positions = kBlockBytes / static_cast<Size>(sizeof(T)) / tile * tile;
         block_positions = blocks_of(blocks_of(extent, blocks_of(extent, positions)), tile) * tile;
         block_rows = at_most(kBlockRows, blocks_of(weights.rows, kTileRows) * kTileRows);
         // Give each thread something to do; the results do not depend on it.
@@ -162,7 +163,7 @@ struct ShiftedProduct {
         for (Size row = 0; row < rows; ++row) {
             const Size channel = group * weights.rows + row0 + row;
             put_results(shifts, ending, samples, groups * weights.rows * shifts.out_size(), first, count,
-                        sums + row * c_pitch, channel * shifts.out_size(), args.bias + channel);
+                        sums + row * c_pitch, channel * shifts.out_size(), ahead(args.bias, channel));
         }
     }
 
@@ -205,6 +206,9 @@ void conv_forward(const Conv<T>& args) {
 
 template <class T>
 void conv_vjp(const Conv<T>& args) {
+    // A dense layer's bias would be one of its inputs, a convolution's one of its channels.
+    const bool same_bias = args.bias == nullptr || args.windows.x.product() == 1;
+    if (same_bias && is_dense(args.windows, args.groups)) return gemm_vjp(as_dense(args));
     const Size m = args.m / args.groups, c = args.c / args.groups, taps = args.windows.kernel.product();
     const ShiftList list = ShiftList::vjp(args.windows);
     for (Size i = 0; i < list.size(); ++i)

@@ -18,7 +18,7 @@ template <class T, int R, int C, bool Whole>
 void add_dots(const T* x, Size x_pitch, const T* w, Size w_pitch, const Part<T>& part, Size depth, T* sums,
               Size pitch) {
     Vec<T> tile[R][C] = {};
-    for_vectors<T>(depth, [&](Size i, auto lanes) LRPFAST_LAMBDA {
+    for_vectors<T>(depth, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
         Vec<T> b[C];
         for (int c = 0; c < C; ++c) {
             b[c] = lanes.get(w + c * w_pitch + i);
@@ -61,7 +61,7 @@ void gemm_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size m0, Si
         }
     const Ending<T> ending(args);
     for (Size n = n0; n < n1; ++n)
-        ending.put_biased(sums + (n - n0) * kGemmRows, m1 - m0, n * args.m + m0, args.bias + m0);
+        ending.put_biased(sums + (n - n0) * kGemmRows, m1 - m0, n * args.m + m0, ahead(args.bias, m0));
 }
 
 template <class T>
@@ -78,7 +78,7 @@ void gemm_forward(const Gemm<T>& args) {
 /// sums[r, i] += Σ_g s[g, r] · part(rows[g])[i] for 4 rows of w and R samples.
 template <class T, int R, bool Whole>
 void add_rows(const T* const (&rows)[4], const T (&s)[4][R], const Part<T>& part, Size count, T* sums, Size pitch) {
-    for_vectors<T>(count, [&](Size i, auto lanes) LRPFAST_LAMBDA {
+    for_vectors<T>(count, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
         Vec<T> w[4];
         for (int g = 0; g < 4; ++g) {
             w[g] = lanes.get(rows[g] + i);
@@ -145,7 +145,7 @@ void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0
     }
     const Ending<T> ending(args);
     for (n0 = n1 - samples; n0 < n1; ++n0, totals += pitch)
-        ending.put_biased(totals, k1 - k0, n0 * args.k + k0, args.bias + k0);
+        ending.put_biased(totals, k1 - k0, n0 * args.k + k0, ahead(args.bias, k0));
 }
 
 template <class T>

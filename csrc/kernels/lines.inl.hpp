@@ -67,7 +67,7 @@ void fill_strip(const Shifts& shifts, const Source<T>& source, T fill, Size firs
             if (from >= to_column) continue;
             const Size at = (d * rows.in_size + h) * columns.in_size + columns.input_at(column_phase, from);
             copy_line(source, source.plane + walk.sample * source.sample_step + at,
-                      source.gain == nullptr ? nullptr : source.gain + at, columns.step, to_column - from,
+                      ahead(source.gain, at), columns.step, to_column - from,
                       to + start + from - first);
         }
     }
@@ -99,20 +99,20 @@ struct Ending {
     void put_line(const T* result, Size count, Size at, Size gain_at, const T* channel_bias) const {
         const Vec<T> bias_value = splat(bias != nullptr ? *channel_bias : T(0));
         for_vectors<T>(count, [=](Size i, auto lanes) {
-            const auto maybe = [&](bool use, const T* from) { return use ? lanes.get(from) : Vec<T>{}; };
+            const auto maybe = [&](const T* from, Size offset) { return from != nullptr ? lanes.get(from + offset) : Vec<T>{}; };
             lanes.put(out + at + i,
-                      value(lanes.get(result + i), maybe(gain != nullptr, gain + gain_at + i), bias_value,
-                            maybe(times != nullptr, times + at + i), maybe(accumulate, out + at + i)));
+                      value(lanes.get(result + i), maybe(gain, gain_at + i), bias_value,
+                            maybe(times, at + i), maybe(accumulate ? out : nullptr, at + i)));
         });
     }
 
     /// Results for out[at …]; a bias for each.
     void put_biased(const T* result, Size count, Size at, const T* biases) const {
         for_vectors<T>(count, [=](Size i, auto lanes) {
-            const auto maybe = [&](bool use, const T* from) { return use ? lanes.get(from) : Vec<T>{}; };
+            const auto maybe = [&](const T* from, Size offset) { return from != nullptr ? lanes.get(from + offset) : Vec<T>{}; };
             lanes.put(out + at + i,
-                      value(lanes.get(result + i), Vec<T>{}, maybe(bias != nullptr, biases + i),
-                            maybe(times != nullptr, times + at + i), maybe(accumulate, out + at + i)));
+                      value(lanes.get(result + i), Vec<T>{}, maybe(biases, i),
+                            maybe(times, at + i), maybe(accumulate ? out : nullptr, at + i)));
         });
     }
 

@@ -242,7 +242,8 @@ def grid(
     columns : int, optional
         Default: as many as make the grid about square.
     labels : sequence of str, optional
-        One per picture; may have several lines. What is wider than a cell ends in "...".
+        One per picture, of one or more lines; what is wider than a cell is cut off. Pillow's own font
+        is used, which has ASCII letters only.
     pad : int, default 8
         Pixels between the cells and around them.
     font_size : int, default 14
@@ -278,7 +279,10 @@ def grid(
     draw = ImageDraw.Draw(sheet)
     for i, (picture, lines) in enumerate(zip(pictures, texts, strict=True)):
         left, top = pad + i % columns * (width + pad), pad + i // columns * (height + below + pad)
-        sheet.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
+        x, y = left + (width - picture.width) // 2, top + (height - picture.height) // 2
+        if pad:  # a thin frame, since heatmaps are mostly as white as the sheet
+            draw.rectangle((x - 1, y - 1, x + picture.width, y + picture.height), outline="#d0d0d0")
+        sheet.paste(picture, (x, y))
         for k, text in enumerate(lines):
             middle = left + width / 2, top + height + (k + 0.6) * line
             draw.text(middle, _shortened(text, font, width), "#303030", font, anchor="mm")
@@ -417,9 +421,11 @@ def _enlarged(picture: Image.Image, factor: int | None) -> Image.Image:
 
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Enlarged without blurring, or made smaller without losing pixels."""
     from PIL import Image
 
-    return picture if picture.size == size else picture.resize(size, Image.Resampling.NEAREST)
+    smaller = size[0] < picture.width or size[1] < picture.height
+    return picture.resize(size, Image.Resampling.BOX if smaller else Image.Resampling.NEAREST)
 
 
 def _shortened(text: str, font: Any, width: int) -> str:

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..ops.base import Array
 from . import numba_linear as linear
 from . import numba_nonlinear as nonlinear
-from .numba_plan import gather, spans
+from .numba_plan import Spans, gather, spans
 from .numba_threads import limit_threads, run
 from .numpy_ import Part, Triple, part
 
@@ -132,11 +132,213 @@ def _conv(
     blocks = -(-outs // linear.ROWS)
     packed = np.empty(groups * blocks * linear.ROWS * ins * len(plan.taps), out.dtype)
     steps = (outs * ins * taps, taps, outs * taps) if transposed else (outs * ins * taps, ins * taps, taps)
-    run(linear.pack, groups * blocks, packed.size, flat_w, groups, outs, ins, steps, plan.phases, plan.taps,
-        factors, packed)  # fmt: skip
-    packed.flags.writeable = False
+    run(
+        linear.pack, groups * blocks, packed.size,
+        flat_w, groups, outs, ins, steps, plan.phases, plan.taps, factors, packed,
+    )  # fmt: skip
 
-    channel = len(plan.residues) * prod(plan.size)
-    at_once = max(1, _PADDED // (groups * ins * channel))
+    planes, channel, work = groups * ins, len(plan.residues) * prod(plan.size), src.size * outs * taps // 16
+    at_once = max(1, _PADDED // (planes * channel))
     for first in range(0, n, at_once):
-        some = slice(first, first + at_once)
+        some = min(at_once, n - first)
+        here = [a[first * (a.size // n) :][: some * (a.size // n)] for a in (flat_src, flat_times, flat_out)]
+        padded = np.empty(some * planes * channel, out.dtype)
+        run(
+            linear.pad, some * planes, padded.size,
+            here[0], src_size, plan.low, plan.src_step, plan.size, plan.residues, factors, padded,
+        )  # fmt: skip
+        run(
+            linear.conv, some * groups * len(plan.phases) * plan.tiles * blocks, work * some // n,
+            _input(padded, out), _input(packed, out), plan.at, plan.phases, groups, outs, ins, channel,
+            plan.tiles, plan.size, out_size, plan.out_step,
+            flat_bias, here[1], factors, accumulate, here[2],
+        )  # fmt: skip
+
+
+def conv_forward(
+    src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
+    src_part: Part, w_part: Part, bias: Array | None,
+    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+) -> None:  # fmt: skip
+    """Convolution (ONNX Conv): `src` is x, `out` is z."""
+    _conv(
+        "conv_forward", False, src, w, strides, pads, dilations, groups,
+        src_part, w_part, bias, times, times_part, out, accumulate,
+    )  # fmt: skip
+
+
+def conv_vjp(
+    src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
+    src_part: Part, w_part: Part, bias: Array | None,
+    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+) -> None:  # fmt: skip
+    """Transposed convolution (ONNX ConvTranspose): `src` is like z, `out` like x."""
+    _conv(
+        "conv_vjp", True, src, w, strides, pads, dilations, groups,
+        src_part, w_part, bias, times, times_part, out, accumulate,
+    )  # fmt: skip
+
+
+def depthwise_forward(
+    src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
+    src_part: Part, w_part: Part, bias: Array | None,
+    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+) -> None:  # fmt: skip
+    """Convolution with one filter a channel: w is (c, 1, kd, kh, kw), `src` x, `out` z."""
+    _conv(
+        "depthwise_forward", False, src, w, strides, pads, dilations, len(w),
+        src_part, w_part, bias, times, times_part, out, accumulate,
+    )  # fmt: skip
+
+
+def depthwise_vjp(
+    src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
+    src_part: Part, w_part: Part, bias: Array | None,
+    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+) -> None:  # fmt: skip
+    """Transpose of `depthwise_forward`: `src` is like z, `out` like x."""
+    _conv(
+        "depthwise_vjp", True, src, w, strides, pads, dilations, len(w),
+        src_part, w_part, bias, times, times_part, out, accumulate,
+    )  # fmt: skip
+
+
+# --- pooling ---
+
+
+def sumpool_forward(
+    src: Array, w: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple,
+    src_part: Part, w_part: Part, bias: Array | None,
+    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+) -> None:  # fmt: skip
+    """Sum over windows, times a weight per output place: w is (od, oh, ow), `src` x, `out` z."""
+    fits = src.ndim == out.ndim == 5 and src.shape[:2] == out.shape[:2] and w.shape == out.shape[2:]
+    flat_src, flat_w, ends = _linear(
+        "sumpool_forward", fits, src, w, src_part, w_part, bias, times, times_part, out, accumulate
+    )
+    windows = _windows(src, out, window, strides, pads, dilations)
+    planes, work = prod(out.shape[:2]), out.size * prod(window)
+    run(linear.sumpool_forward, planes, work, flat_src, flat_w, *windows, out.shape[1], *ends)
+
+
+def sumpool_vjp(
+    src: Array, w: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple,
+    src_part: Part, w_part: Part, bias: Array | None,
+    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+) -> None:  # fmt: skip
+    """Transpose of `sumpool_forward`: `src` is like z, `out` like x."""
+    fits = src.ndim == out.ndim == 5 and src.shape[:2] == out.shape[:2] and w.shape == src.shape[2:]
+    flat_src, flat_w, ends = _linear(
+        "sumpool_vjp", fits, src, w, src_part, w_part, bias, times, times_part, out, accumulate
+    )
+    windows = _windows(out, src, window, strides, pads, dilations)
+    planes, work = prod(out.shape[:2]), src.size * prod(window)
+    run(linear.sumpool_vjp, planes, work, flat_src, flat_w, *windows, out.shape[1], *ends)
+
+
+def maxpool_forward(
+    src: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple,
+    out: Array, winners: Array,
+) -> None:  # fmt: skip
+    """Maximum over windows; padding never wins. Among equals the first in row-major order wins."""
+    fits = src.ndim == out.ndim == 5 and src.shape[:2] == out.shape[:2] and winners.shape == out.shape
+    fits = fits and src.dtype == out.dtype and winners.dtype == np.int32
+    fits = fits and out.flags.c_contiguous and winners.flags.c_contiguous
+    _require(fits, "maxpool_forward", src=src, out=out, winners=winners)
+    windows = _windows(src, out, window, strides, pads, dilations)
+    run(
+        nonlinear.maxpool_forward, prod(out.shape[:2]), out.size * prod(window),
+        _input(src, out), *windows, out.reshape(-1), winners.reshape(-1),
+    )  # fmt: skip
+
+
+def maxpool_vjp(src: Array, winners: Array, out: Array, accumulate: bool) -> None:
+    """Give each window's value to its winner: `src` and `winners` like z, `out` like x."""
+    fits = src.shape == winners.shape and src.shape[:2] == out.shape[:2] and out.flags.c_contiguous
+    fits = fits and src.dtype == out.dtype and winners.dtype == np.int32
+    _require(fits, "maxpool_vjp", src=src, winners=winners, out=out)
+    planes = prod(out.shape[:2])
+    run(
+        nonlinear.maxpool_vjp, planes, out.size + src.size,
+        _input(src, out), _input(winners, out), out.size // planes, src.size // planes,
+        bool(accumulate), out.reshape(-1),
+    )  # fmt: skip
+
+
+def _windows(
+    x: Array, z: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple
+) -> tuple[Triple, Spans, Triple]:
+    x_size, z_size = x.shape[2:], z.shape[2:]
+    found = spans(x_size, z_size, tuple(window), tuple(strides), tuple(pads), tuple(dilations))
+    return x_size, found, tuple(dilations)
+
+
+# --- elementwise ---
+
+
+def clamp_forward(src: Array, slope: float, low: float, high: float, out: Array) -> None:
+    """`min(max(x, low), high)`, negative x scaled by `slope` first: ReLU, LeakyReLU, Clip."""
+    fits = src.shape == out.shape and src.dtype == out.dtype and out.flags.c_contiguous
+    _require(fits, "clamp_forward", src=src, out=out)
+    limits = _input(np.array([slope, low, high], out.dtype), out)
+    items = -(-out.size // nonlinear.PIECE)
+    run(nonlinear.clamp, items, out.size // 2, _input(src, out), limits, out.reshape(-1))
+
+
+def collect(
+    src: Array, src_part: Part, times: Array | None, times_part: Part, out: Array, accumulate: bool
+) -> None:
+    """`out (+)= part(src) ⊙ part(times)`; all of one shape."""
+    fits, no_w = src.shape == out.shape, np.empty(0, out.dtype)
+    flat_src, _, (_, *ends) = _linear(
+        "collect", fits, src, no_w, src_part, (1, 1), None, times, times_part, out, accumulate
+    )
+    run(linear.collect, -(-out.size // linear.PIECE), out.size, flat_src, *ends)
+
+
+def divide(
+    z: Array, r: Array, gate_z: Array | None, gate: int, bias: Array | None, scale: float,
+    epsilon: float, clip: bool, norm_scale: bool, out: Array, ledger: Array,
+) -> None:  # fmt: skip
+    """`out = scale · [gate] · r / stab(z)`, and where that relevance goes: see `numpy_.divide`."""
+    fits = (
+        r.ndim == 3
+        and z.shape in (r.shape, (1, *r.shape[1:]))
+        and z.dtype == r.dtype == out.dtype
+        and out.shape == r.shape
+        and out.flags.c_contiguous
+        and (gate == 0 or (gate_z is not None and gate_z.dtype == r.dtype and gate_z.shape == r.shape))
+        and (bias is None or (bias.dtype == r.dtype and bias.shape == r.shape[1:2]))
+        and ledger.shape == (len(r), 4)
+    )
+    _require(fits, "divide", z=z, r=r, gate_z=gate_z, bias=bias, out=out, ledger=ledger)
+    n, m, inner = r.shape
+    epsilons = np.full(len(z), epsilon, z.dtype)
+    if norm_scale:
+        epsilons *= np.sqrt(_sums(z)[:, 2] / (m * inner)).astype(z.dtype)
+    rows, row = (1, m) if inner == 1 else (m, inner)
+    parts = -(-rows // max(1, nonlinear.PIECE // row))
+    found = np.empty((n, parts, 4))
+    run(
+        nonlinear.divide, n * parts, 2 * r.size,
+        _input(z, out), _input(r, out), _input(r if gate == 0 else gate_z, out), int(gate), _input(bias, out),
+        _input(np.array([scale], z.dtype), out), _input(epsilons, out), bool(clip), rows, row,
+        out.reshape(-1), found.reshape(-1),
+    )  # fmt: skip
+    ledger += found.sum(axis=1)
+
+
+def sums(src: Array, out: Array) -> None:
+    """Per sample of `src` (n, size) into `out` (float64, (n, 2)): the sum, and the sum of |src|."""
+    _require(src.ndim == 2 and out.shape == (len(src), 2), "sums", src=src, out=out)
+    out[...] = _sums(src)[:, :2]
+
+
+def _sums(src: Array) -> Array:
+    """Per sample the sums of x, |x| and x², in float64: (n, 3)."""
+    n, size = len(src), src.size // len(src)
+    pieces = -(-size // nonlinear.PIECE)
+    found = np.empty((n, pieces, 3))
+    run(nonlinear.sums, n * pieces, src.size // 2, _input(src, src), size, found.reshape(-1))
+    total: Array = found.sum(axis=1)
+    return total

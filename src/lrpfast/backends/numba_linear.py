@@ -11,17 +11,16 @@ another file changes.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..ops.base import Array
-from .numba_plan import Integers, Spans
 from .numba_jit import kernel
+from .numba_plan import TILE, Integers, Spans
 from .numpy_ import Triple
 
 ROWS = 4  # outputs that share what is loaded of the source
-TILE = 256  # outputs in a row: rows of 8 sources and 4 outputs fit into 32 KiB
 BLOCK = 128  # terms in a partial sum: short sums of short sums keep float32 accurate
 LANES = 64  # partial sums of a dot product
+CHUNK = 4 * LANES  # terms of a dot product that are taken at once
 PIECE = 1 << 12  # elements in an item of `collect`
 
 
@@ -222,17 +221,16 @@ def gemm_forward(
     first: int, last: int, src: Array, w: Array, n: int, k: int, m: int,
     bias: Array, times: Array, factors: Array, accumulate: bool, out: Array,
 ) -> None:  # fmt: skip
-    """`src` is part(src) with rows filled up with zeros to a multiple of `4 · LANES`; an item is a
+    """`src` is part(src) with rows filled up with zeros to a multiple of `CHUNK`; an item is a
     row of `w`, read once for all samples."""
     positive, negative = factors[2], factors[3]
-    chunk = 4 * LANES
-    pitch = (k + chunk - 1) // chunk * chunk
-    row, lanes = np.empty(chunk, out.dtype), np.empty(n * LANES, out.dtype)
+    pitch = (k + CHUNK - 1) // CHUNK * CHUNK
+    row, lanes = np.empty(CHUNK, out.dtype), np.empty(n * LANES, out.dtype)
     for item in range(first, last):
         lanes[:] = 0
-        for begin in range(0, k, chunk):
+        for begin in range(0, k, CHUNK):
             some = w[item * k + begin :]
-            count = min(chunk, k - begin)
+            count = min(CHUNK, k - begin)
             for j in range(count):
                 row[j] = take(some[j], positive, negative)
             row[count:] = 0
@@ -258,7 +256,7 @@ def gemm_vjp(
     first: int, last: int, src: Array, w: Array, n: int, k: int, m: int,
     bias: Array, times: Array, factors: Array, accumulate: bool, out: Array,
 ) -> None:  # fmt: skip
-    """`src` is from `pack`, samples being the outputs; an item is a tile of the columns of `w`,
+    """`src` is part(src) as `[block of 4 samples, m, sample]`; an item is a tile of the columns of `w`,
     read once for all samples."""
     positive, negative = factors[2], factors[3]
     blocks = (n + ROWS - 1) // ROWS
@@ -296,29 +294,28 @@ def sumpool_forward(
     first: int, last: int, src: Array, w: Array, x_size: Triple, spans: Spans, dilations: Triple,
     channels: int, bias: Array, times: Array, factors: Array, accumulate: bool, out: Array,
 ) -> None:  # fmt: skip
-    """An item is a channel of a sample. A window is summed row by row."""
+    """An item is a channel of a sample. The rows in a window are summed first, then their columns."""
     xd, xh, xw = x_size
     zd, zh, zw = len(spans[0]), len(spans[1]), len(spans[2])
-    total = np.empty(zw, out.dtype)
+    line, total = np.empty(xw, out.dtype), np.empty(zw, out.dtype)
     for item in range(first, last):
         b = bias[item % channels] if bias.size > 0 else out.dtype.type(0)
         for od in range(zd):
             for oh in range(zh):
-                total[:] = 0
+                line[:] = 0
                 for td in range(spans[0][od, 1]):
                     d = spans[0][od, 0] + td * dilations[0]
                     for th in range(spans[1][oh, 1]):
                         h = spans[1][oh, 0] + th * dilations[1]
                         row = src[((item * xd + d) * xh + h) * xw :]
-                        for ow in range(zw):
-                            some = out.dtype.type(0)
-                            for tw in range(spans[2][ow, 1]):
-                                x = row[spans[2][ow, 0] + tw * dilations[2]]
-                                some += take(x, factors[0], factors[1])
-                            total[ow] += some
+                        for i in range(xw):
+                            line[i] += take(row[i], factors[0], factors[1])
                 place = (od * zh + oh) * zw
                 for ow in range(zw):
-                    total[ow] *= take(w[place + ow], factors[2], factors[3])
+                    some = out.dtype.type(0)
+                    for tw in range(spans[2][ow, 1]):
+                        some += line[spans[2][ow, 0] + tw * dilations[2]]
+                    total[ow] = some * take(w[place + ow], factors[2], factors[3])
                 store(total, zw, b, times, factors, accumulate, out, item * zd * zh * zw + place, 1)
 
 
@@ -330,24 +327,25 @@ def sumpool_vjp(
     """An item is a channel of a sample, so that windows that overlap meet in one thread."""
     xd, xh, xw = x_size
     zd, zh, zw = len(spans[0]), len(spans[1]), len(spans[2])
-    total, values = np.empty(xd * xh * xw, out.dtype), np.empty(zw, out.dtype)
+    line, total = np.empty(xw, out.dtype), np.empty(xd * xh * xw, out.dtype)
     for item in range(first, last):
         total[:] = 0
         for od in range(zd):
             for oh in range(zh):
                 place = (od * zh + oh) * zw
-                row_of_src = src[item * zd * zh * zw + place :]
+                line[:] = 0
                 for ow in range(zw):
-                    v = take(row_of_src[ow], factors[0], factors[1])
-                    values[ow] = v * take(w[place + ow], factors[2], factors[3])
+                    v = take(src[item * zd * zh * zw + place + ow], factors[0], factors[1])
+                    v *= take(w[place + ow], factors[2], factors[3])
+                    for tw in range(spans[2][ow, 1]):
+                        line[spans[2][ow, 0] + tw * dilations[2]] += v
                 for td in range(spans[0][od, 1]):
                     d = spans[0][od, 0] + td * dilations[0]
                     for th in range(spans[1][oh, 1]):
                         h = spans[1][oh, 0] + th * dilations[1]
                         row = total[(d * xh + h) * xw :]
-                        for ow in range(zw):
-                            for tw in range(spans[2][ow, 1]):
-                                row[spans[2][ow, 0] + tw * dilations[2]] += values[ow]
+                        for i in range(xw):
+                            row[i] += line[i]
         b = bias[item % channels] if bias.size > 0 else out.dtype.type(0)
         store(total, total.size, b, times, factors, accumulate, out, item * total.size, 1)
 

@@ -27,25 +27,27 @@ def maxpool_forward(
 ) -> None:  # fmt: skip
     """An item is a channel of a sample."""
     xd, xh, xw = x_size
-    z = first * len(spans[0]) * len(spans[1]) * len(spans[2])
+    zd, zh, zw = len(spans[0]), len(spans[1]), len(spans[2])
+    starts, counts = spans[2][:, 0].copy(), spans[2][:, 1].copy()
     for item in range(first, last):
         plane = src[item * xd * xh * xw :][: xd * xh * xw]
-        for od in range(len(spans[0])):
-            for oh in range(len(spans[1])):
-                for ow in range(len(spans[2])):
-                    best, winner = out.dtype.type(-np.inf), 0
-                    for td in range(spans[0][od, 1]):
-                        d = spans[0][od, 0] + td * dilations[0]
-                        for th in range(spans[1][oh, 1]):
-                            h = spans[1][oh, 0] + th * dilations[1]
-                            at = (d * xh + h) * xw + spans[2][ow, 0]
-                            for _ in range(spans[2][ow, 1]):
-                                if plane[at] > best:
-                                    best, winner = plane[at], at
-                                at += dilations[2]
-                    out[z] = best
-                    winners[z] = winner
-                    z += 1
+        for od in range(zd):
+            for oh in range(zh):
+                z = ((item * zd + od) * zh + oh) * zw
+                best, winner = out[z : z + zw], winners[z : z + zw]
+                best[:] = -np.inf
+                winner[:] = 0
+                for td in range(spans[0][od, 1]):
+                    d = spans[0][od, 0] + td * dilations[0]
+                    for th in range(spans[1][oh, 1]):
+                        row = (d * xh + spans[1][oh, 0] + th * dilations[1]) * xw
+                        line = plane[row:]
+                        for tw in range(counts.max()):
+                            for ow in range(zw):
+                                at = starts[ow] + tw * dilations[2]
+                                better = tw < counts[ow] and line[at] > best[ow]
+                                best[ow] = line[at] if better else best[ow]
+                                winner[ow] = row + at if better else winner[ow]
 
 
 @kernel
@@ -129,7 +131,7 @@ def divide(
                     to[i] = share[i] / stab[i] if stab[i] != 0 else z.dtype.type(0)
                 if bias.size > 0:
                     for i in range(count):
-                        some_bias[i] = bias[line if rows > 1 else begin + i]
+                        some_bias[i] = bias[line if bias.size == rows else begin + i]
                 for i in range(count):
                     s, v, all_of_it = np.float64(to[i]), np.float64(some_z[i]), np.float64(share[i])
                     lanes[i] += all_of_it

@@ -1,6 +1,7 @@
 """What the Numba backend works out about windows before it calls a kernel.
 
-A convolution, or its transpose, is made a sum of shifted rows. Along one axis both gather, for every output `q · out_step + start`,
+A convolution, or its transpose, is made a sum of shifted rows. Along one axis both gather, for
+every output `q · out_step + start`,
 
     Σ_t w[t] · src[(q + shift_t) · src_step + residue_t]
 
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 
 from .numpy_ import Triple
 
+TILE = 256  # outputs that are computed together: 8 rows of a source and 4 of outputs fit into 32 KiB
+
 Integers = NDArray[np.int64]
 Spans = tuple[Integers, Integers, Integers]
 
@@ -48,6 +51,8 @@ class Gather(NamedTuple):
         For all phases, the taps' flat indices in the kernel.
     at : int64 array
         For all phases, for all channels of a group, for all taps: offsets in the padded source.
+    tiles : int
+        Into how many runs of `TILE` outputs the longest phase is cut.
     """
 
     low: Triple
@@ -58,6 +63,7 @@ class Gather(NamedTuple):
     phases: Integers
     taps: Integers
     at: Integers
+    tiles: int
 
 
 class _Tap(NamedTuple):
@@ -95,11 +101,13 @@ def gather(
     plane = int(np.prod(parts) * np.prod(size))
     flat = np.ravel_multi_index(np.array(offsets, np.int64).reshape(-1, 6).T, (*parts, *size))
     pieces = [(np.arange(channels)[:, None] * plane + flat[p[6] : p[6] + p[7]]).ravel() for p in phases]
+    longest = max(((p[3] - 1) * size[1] + p[4] - 1) * size[2] + p[5] for p in phases)
     ones = (1, 1, 1)
     return Gather(
         low, size, ones if transposed else strides,
         _frozen(list(itertools.product(*(a.residues for a in axes)))),
         strides if transposed else ones, _frozen(phases), _frozen(taps), _frozen(np.concatenate(pieces)),
+        -(-longest // TILE),
     )  # fmt: skip
 
 

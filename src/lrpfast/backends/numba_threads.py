@@ -16,32 +16,34 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numba
 
-_GRAIN = 1 << 17  # operations worth handing to a thread: handing over takes some 30 µs
+_GRAIN = 50_000  # nanoseconds of work that are worth a thread: handing over takes some 30 µs
 
 _local = threading.local()
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 
 
-def threads() -> int:
+def thread_count() -> int:
     """How many threads a kernel called from this thread may use; by default `NUMBA_NUM_THREADS`."""
     limit: int = getattr(_local, "limit", numba.config.NUMBA_NUM_THREADS)
     return limit
 
 
 @contextlib.contextmanager
-def limit_threads(n: int) -> Iterator[None]:
-    """Let the kernels called from this thread use at most `n` threads, itself included.
+def limit_threads(threads: int | None) -> Iterator[None]:
+    """Let kernels that this thread calls use at most `threads` threads, itself included.
+
+    None changes nothing.
 
     Raises
     ------
     ValueError
-        If `n` is less than 1.
+        If `threads` is less than 1.
     """
-    if n < 1:
-        raise ValueError(f"limit_threads: n is {n}; at least 1 thread is needed")
-    before = threads()
-    _local.limit = n
+    before = thread_count()
+    if threads is not None and threads < 1:
+        raise ValueError(f"limit_threads: threads is {threads}; at least 1 is needed")
+    _local.limit = before if threads is None else threads
     try:
         yield
     finally:
@@ -51,13 +53,13 @@ def limit_threads(n: int) -> Iterator[None]:
 def run(kernel: Callable[..., None], items: int, work: int, *arguments: object) -> None:
     """Call `kernel(first, last, *arguments)` on ranges that cover `range(items)`.
 
-    `work` is roughly how many arithmetic operations all items take; it decides whether the
-    work is worth sharing. The calling thread does its part.
+    `work` is roughly the time for all items, in nanoseconds; it decides among how many threads
+    they are shared. The calling thread is one of them.
     """
-    parts = min(threads(), items, max(1, work // _GRAIN))
-    cuts = [items * i // parts for i in range(parts + 1)] if parts > 1 else [0, items]
-    rest = [_shared_pool().submit(kernel, *cut, *arguments) for cut in zip(cuts[1:], cuts[2:], strict=False)]
-    kernel(cuts[0], cuts[1], *arguments)
+    parts = max(1, min(thread_count(), items, work // _GRAIN))
+    cuts = [items * i // parts for i in range(parts + 1)]
+    rest = [_shared_pool().submit(kernel, cuts[i], cuts[i + 1], *arguments) for i in range(1, parts)]
+    kernel(0, cuts[1], *arguments)
     for future in rest:
         future.result()
 

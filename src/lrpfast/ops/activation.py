@@ -95,7 +95,8 @@ class Sigmoid(Elementwise):
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
         e = np.exp(-np.abs(x))  # never overflows
-        return np.where(x < 0, e, x.dtype.type(1)) / (1 + e)
+        y: Array = np.where(x < 0, e, x.dtype.type(1)) / (1 + e)
+        return y
 
     def derivative(self, x: Array, y: Array) -> Array:
         return y * (1 - y)

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear
-from .parameters import parameter
+from .parameters import check_broadcast, parameter
 from .reading import OnnxNode, Unsupported, reads
 
 
@@ -87,16 +87,6 @@ def batch_normalization(
     shift = parts["beta"] - parts["mean"] * scale
     column = (-1, *(1,) * spatial_axes)
     return Affine(scale.reshape(column), shift.reshape(column), "BatchNormalization")
-
-
-def check_broadcast(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> None:
-    """Raise `ModelError` if an array of `shape` does not broadcast to a sample of shape `sample`."""
-    try:
-        fits = np.broadcast_shapes(shape, sample) == sample
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ModelError(f"{name} has shape {shape}, which does not broadcast to its input's {sample}")
 
 
 # --- ONNX ---

@@ -9,6 +9,7 @@ from ..errors import ModelError
 from ..graph import Fact
 from .affine import ONE, Affine, operand
 from .base import Array, Linear, Op
+from .movement import Identity
 from .reading import OnnxNode, Unsupported, reads
 
 
@@ -44,4 +45,5 @@ def _read_add(node: OnnxNode) -> tuple[Op, ...]:
         Affine(ONE, operand(node, index, shapes[0]))
         for index in range(len(node.inputs)) if index not in computed
     ]  # fmt: skip
-    return (Add(), *shifts) if len(computed) > 1 or not shifts else tuple(shifts)
+    sums = [Add()] if len(computed) > 1 else []
+    return (*sums, *shifts) or (Identity(),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -97,11 +97,11 @@ class Conv(_Convolution):
 
     @property
     def channels_in(self) -> int:
-        return self.weight.shape[1] * self.groups
+        return int(self.weight.shape[1]) * self.groups
 
     @property
     def channels_out(self) -> int:
-        return self.weight.shape[0]
+        return int(self.weight.shape[0])
 
     def infer(self, *inputs: Fact) -> Fact:
         (x,) = inputs
@@ -151,11 +151,11 @@ class ConvTranspose(_Convolution):
 
     @property
     def channels_in(self) -> int:
-        return self.weight.shape[0]
+        return int(self.weight.shape[0])
 
     @property
     def channels_out(self) -> int:
-        return self.weight.shape[1] * self.groups
+        return int(self.weight.shape[1]) * self.groups
 
     def output_size(self, size: Ints) -> Ints:
         """Size of the output's spatial axes for an input of `size`."""
@@ -207,7 +207,8 @@ def _scatter(z: Array, weight: Array, groups: int, windows: Windows, size: Ints)
 
 def _tap_matrix(weight: Array, groups: int, tap: Ints, dtype: np.dtype[np.floating]) -> Array:
     """The weights of one tap: (groups, m / groups, c / groups)."""
-    matrix = weight[(..., *tap)].reshape(groups, -1, weight.shape[1])
+    index: tuple[Any, ...] = (..., *tap)
+    matrix = weight[index].reshape(groups, -1, weight.shape[1])
     return np.ascontiguousarray(matrix, dtype)
 
 
@@ -236,7 +237,8 @@ def _read_conv_transpose(node: OnnxNode) -> ConvTranspose:
     weight, bias = node.weights(1), node.optional_weights(2)
     windows = _read_windows(node, weight.shape[2:])
     pads, more = _read_transposed_pads(node, windows)
-    return ConvTranspose(weight, bias, windows.strides, pads, windows.dilations, node.integer("group", 1), more)
+    groups = node.integer("group", 1)
+    return ConvTranspose(weight, bias, windows.strides, pads, windows.dilations, groups, more)
 
 
 def _read_transposed_pads(node: OnnxNode, windows: Windows) -> tuple[Ints, Ints]:
@@ -254,7 +256,8 @@ def _read_transposed_pads(node: OnnxNode, windows: Windows) -> tuple[Ints, Ints]
     whole = (n + extra for n, extra in zip(windows.extent(size), more, strict=True))
     totals = tuple(n - target for n, target in zip(whole, wanted, strict=True))
     missing = tuple(max(0, -total) for total in totals)
-    if any(missing) and (not node.integers("output_shape") or any(np.greater_equal(missing, windows.strides))):
+    stated = bool(node.integers("output_shape"))
+    if any(m and not (stated and m < step) for m, step in zip(missing, windows.strides, strict=True)):
         raise Unsupported(f"its output of size {wanted} would be larger than what its windows reach")
     pads = split_pads(tuple(max(0, total) for total in totals), upper=mode == "SAME_UPPER")
     return pads, tuple(a + b for a, b in zip(more, missing, strict=True))

@@ -10,9 +10,9 @@ import numpy as np
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear, Op
-from .parameters import parameter
-from .reading import OnnxNode, Unsupported, reads
 from .movement import Reshape
+from .parameters import check_broadcast, parameter
+from .reading import OnnxNode, Unsupported, reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,9 @@ def _read_gemm(node: OnnxNode) -> Gemm:
     if bias is not None:
         if bias.ndim == 2 and len(bias) != 1:
             raise Unsupported(f"its bias {node.inputs[2]!r} has shape {bias.shape}, a row for each sample")
-        bias = _scaled(np.broadcast_to(bias.reshape(bias.shape[-1:]), len(weight)), node.number("beta", 1))
+        bias = bias.reshape(bias.shape[-1:])
+        check_broadcast(f"tensor {node.inputs[2]!r}, its bias,", bias.shape, weight.shape[:1])
+        bias = _scaled(np.broadcast_to(bias, weight.shape[:1]), node.number("beta", 1))
     return Gemm(_scaled(weight, node.number("alpha", 1)), bias)
 
 
@@ -91,9 +93,7 @@ def _read_matmul(node: OnnxNode) -> Op | tuple[Op, ...]:
     while weight.ndim > 2 and len(weight) == 1 and weight.ndim <= 1 + len(x.shape):
         weight = weight[0]
     if weight.ndim > 2:
-        raise Unsupported(
-            f"its right operand {node.inputs[1]!r} has shape {weight.shape}; expected a matrix"
-        )
+        raise Unsupported(f"its right operand {node.inputs[1]!r} has shape {weight.shape}; expected a matrix")
     if weight.ndim == 1:
         return Gemm(weight[None]), Reshape(x.shape[:-1])
     return Gemm(weight.T)

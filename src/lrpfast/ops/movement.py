@@ -78,7 +78,7 @@ class Transpose(Movement):
     def infer(self, *inputs: Fact) -> Fact:
         (x,) = inputs
         if sorted(self.perm) != list(range(len(x.shape))):
-            raise ModelError(f"perm is {self.perm}; expected the axes of a sample of shape {x.shape}, once each")
+            raise ModelError(f"perm is {self.perm}; expected each axis of a sample of shape {x.shape} once")
         return replace(x, shape=tuple(x.shape[axis] for axis in self.perm))
 
     def forward(self, *inputs: Array) -> Array:
@@ -137,6 +137,8 @@ class Slice(Movement):
         object.__setattr__(self, "starts", integers("starts", self.starts, count, least=0))
         object.__setattr__(self, "steps", integers("steps", self.steps, count))
         object.__setattr__(self, "sizes", integers("sizes", self.sizes, count, least=1))
+        if 0 in self.steps:
+            raise ModelError(f"steps is {self.steps}; none can be 0")
 
     def infer(self, *inputs: Fact) -> Fact:
         (x,) = inputs
@@ -144,10 +146,8 @@ class Slice(Movement):
             raise ModelError(f"it slices {len(self.starts)} axes of a sample; its input has shape {x.shape}")
         for n, start, step, size in zip(x.shape, self.starts, self.steps, self.sizes, strict=True):
             last = start + (size - 1) * step
-            if start >= n or not 0 <= last < n or (step == 0 and size > 1):
-                raise ModelError(
-                    f"it reads elements {start} to {last} in steps of {step} of an axis of {n}"
-                )
+            if start >= n or not 0 <= last < n:
+                raise ModelError(f"it reads elements {start} to {last} in steps of {step} of an axis of {n}")
         return replace(x, shape=self.sizes)
 
     def forward(self, *inputs: Array) -> Array:
@@ -162,7 +162,7 @@ class Slice(Movement):
         places = [slice(None)]
         for start, step, size in zip(self.starts, self.steps, self.sizes, strict=True):
             stop = start + size * step
-            places.append(slice(start, stop if stop >= 0 else None, step or 1))
+            places.append(slice(start, stop if stop >= 0 else None, step))
         return tuple(places)
 
 
@@ -191,7 +191,9 @@ class Pad(Movement):
         (x,) = inputs
         axes = len(x.shape)
         if len(self.pads) != 2 * axes:
-            raise ModelError(f"pads is {self.pads}; expected {2 * axes} numbers for a sample of shape {x.shape}")
+            raise ModelError(
+                f"pads is {self.pads}; expected {2 * axes} numbers for samples of shape {x.shape}"
+            )
         shape = tuple(a + n + b for n, a, b in zip(x.shape, self.pads[:axes], self.pads[axes:], strict=True))
         return Fact(shape, nonnegative=x.nonnegative and (self.value >= 0 or not any(self.pads)))
 

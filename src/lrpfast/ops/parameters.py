@@ -57,6 +57,16 @@ def check_finite(name: str, array: Array) -> None:
         )
 
 
+def check_broadcast(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> None:
+    """Raise `ModelError` if an array of `shape` does not broadcast to a sample of shape `sample`."""
+    try:
+        fits = np.broadcast_shapes(shape, sample) == sample
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ModelError(f"{name} has shape {shape}, which does not broadcast to {sample}")
+
+
 def integers(
     name: str, values: Iterable[int], count: int, default: int | None = None, least: int | None = None
 ) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ class _Pool(Op):
         (x,) = inputs
         if not 2 <= len(x.shape) <= 1 + MAX_AXES:
             raise ModelError(
-                f"its input has shape {x.shape} per sample; expected channels and 1 to {MAX_AXES} spatial axes"
+                f"its input has shape {x.shape} per sample; expected channels, and 1 to {MAX_AXES} axes more"
             )
         windows = self.windows(x.shape)
         size = windows.output_size(x.shape[1:])
@@ -151,7 +151,8 @@ class GlobalAveragePool(_Whole, Linear):
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
-        return x.mean(axis=tuple(range(2, x.ndim)), keepdims=True)
+        z: Array = x.mean(axis=tuple(range(2, x.ndim)), keepdims=True)
+        return z
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
         shape = inputs[0].shape
@@ -213,7 +214,8 @@ class GlobalMaxPool(_Whole):
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
-        return x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
+        z: Array = x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
+        return z
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
         (x,) = inputs
@@ -230,7 +232,9 @@ class GlobalMaxPool(_Whole):
 def _read_windows(node: OnnxNode) -> Windows:
     window = node.integers("kernel_shape")
     ceil_mode = bool(node.integer("ceil_mode", 0))
-    windows = Windows(window, node.integers("strides"), node.integers("pads"), node.integers("dilations"), ceil_mode)
+    windows = Windows(
+        window, node.integers("strides"), node.integers("pads"), node.integers("dilations"), ceil_mode
+    )
     windows.check_rank(node.fact(0).shape[1:])
     return windows
 
@@ -247,9 +251,7 @@ def _read_average_pool(node: OnnxNode) -> AveragePool:
     windows = _read_windows(node)
     pads = read_pads(node, windows)
     include = bool(node.integer("count_include_pad", 0))
-    return AveragePool(
-        windows.window, windows.strides, pads, windows.dilations, windows.ceil_mode, include
-    )
+    return AveragePool(windows.window, windows.strides, pads, windows.dilations, windows.ceil_mode, include)
 
 
 @reads("GlobalAveragePool")

@@ -97,11 +97,11 @@ class OnnxNode:
     def weights(self, index: int) -> Array:
         """Value of input `index`, a constant of finite floating-point numbers."""
         array = self.constant(index)
-        if array.dtype.kind not in "fV":
-            raise ModelError(f"tensor {self.inputs[index]!r} has dtype {array.dtype}; expected floats")
         if array.dtype.name in ("float16", "bfloat16"):
             array = array.astype(np.float32)
             array.flags.writeable = False
+        if array.dtype not in (np.float32, np.float64):
+            raise ModelError(f"tensor {self.inputs[index]!r} has dtype {array.dtype}; expected floats")
         check_finite(f"tensor {self.inputs[index]!r}", array)
         return array
 
@@ -128,9 +128,7 @@ class OnnxNode:
         result: list[int | None] = []
         for pair in zip(*(value.reshape(-1) for value in operand.values), strict=True):
             if pair != operand.batches and pair[0] != pair[1]:
-                raise Unsupported(
-                    f"its input {index} ({self.inputs[index]!r}) computes with the batch size"
-                )
+                raise Unsupported(f"its input {index} ({self.inputs[index]!r}) computes with the batch size")
             result.append(BATCH if pair == operand.batches else int(pair[0]))
         return tuple(result)
 

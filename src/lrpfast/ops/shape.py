@@ -58,7 +58,7 @@ def _read_squeeze(node: OnnxNode) -> Reshape:
         raise Unsupported("without axes it would also drop the batch axis of a single sample; name the axes")
     axes = node.axes(given, 1 + len(shape))
     if any(shape[axis] != 1 for axis in axes):
-        raise ModelError(f"it squeezes axes {given} of an input of shape {shape} per sample; their size must be 1")
+        raise ModelError(f"it squeezes axes {given} of samples of shape {shape}; their sizes must be 1")
     return Reshape(tuple(n for axis, n in enumerate(shape) if axis not in axes))
 
 

@@ -37,9 +37,7 @@ def _read_slice(node: OnnxNode) -> Slice:
 
 def _slice(ranges: list[range]) -> Slice:
     """The elements of `ranges`, one per axis of a sample."""
-    return Slice(
-        tuple(r.start for r in ranges), tuple(r.step for r in ranges), tuple(len(r) for r in ranges)
-    )
+    return Slice(tuple(r.start for r in ranges), tuple(r.step for r in ranges), tuple(len(r) for r in ranges))
 
 
 @reads("Split", many_outputs=True)

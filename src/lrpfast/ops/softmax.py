@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Op
-from .reading import OnnxNode, reads
 from .movement import Reshape
+from .reading import OnnxNode, reads
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class Softmax(Op):
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
         axis = self._axis()
-        e = np.exp(x - x.max(axis=axis, keepdims=True))
-        return e / e.sum(axis=axis, keepdims=True)
+        e: Array = np.exp(x - x.max(axis=axis, keepdims=True))  # never overflows
+        e /= e.sum(axis=axis, keepdims=True)
+        return e
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
         mean = (s * output).sum(axis=self._axis(), keepdims=True)

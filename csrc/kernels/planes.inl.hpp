@@ -1,0 +1,87 @@
+// Linear operators that keep channels apart: depthwise convolution and sum-pooling.
+
+constexpr Size kPlanePositions = 4096;  // positions of a strip, at most: it should stay in the cache
+
+/// Where the taps of one channel read in its strip.
+inline Size* tap_offsets(const Shifts& shifts, Size pitch) {
+    Size* offsets = scratch<Size>(Scratch::offsets, shifts.tap_count());
+    for (Size t = 0; t < shifts.tap_count(); ++t) offsets[t] = shifts.taps()[t].phase * pitch + shifts.taps()[t].shift;
+    return offsets;
+}
+
+/// to[q] = Σ_t factors[t] · strip[offsets[t] + q] for VECTORS vectors.
+template <class T, int VECTORS>
+LRPFAST_INLINE void sum_taps(const T* strip, const Size* offsets, const T* factors, Size taps, T* to) {
+    Vec<T> sums[VECTORS] = {};
+    for (Size t = 0; t < taps; ++t)
+        for (int v = 0; v < VECTORS; ++v)
+            sums[v] = multiply_add(splat(factors[t]), load(strip + offsets[t] + v * kLanes<T>), sums[v]);
+    for (int v = 0; v < VECTORS; ++v) store(to + v * kLanes<T>, sums[v]);
+}
+
+/// Gains of sum-pooling, per place of the input or of the output; null for none.
+template <class T>
+struct Gains {
+    const T *in, *out;
+};
+
+/// One channel of one sample, through one of the sums that make up the operator.
+template <class T>
+void run_plane(const Linear<T>& args, const Shifts& shifts, Size plane, Size channel, const T* filter,
+               const Gains<T>& gains) {
+    const Size extent = shifts.extent(1), taps = shifts.tap_count();
+    const Size pitch = at_most(extent, kPlanePositions) + shifts.furthest + 4 * kLanes<T>;
+    const Size* offsets = tap_offsets(shifts, pitch);
+    T* factors = scratch<T>(Scratch::weights, taps);
+    for (Size t = 0; t < taps; ++t)
+        factors[t] = filter == nullptr ? T(1) : part_of(filter[shifts.taps()[t].index], args.w_part);
+    T* strip = scratch<T>(Scratch::strip, shifts.phases * pitch);
+    T* sums = scratch<T>(Scratch::result, kPlanePositions + 4 * kLanes<T>);
+
+    const Source<T> source{args.src + plane * shifts.in_size(), 1, 0, args.src_part, gains.in, args.w_part};
+    Ending<T> ending(args);
+    ending.gain = gains.out;
+    ending.gain_part = args.w_part;
+    for (Size first = 0; first < extent; first += kPlanePositions) {
+        const Size count = at_most(kPlanePositions, extent - first);
+        const Size whole = blocks_of(count, kLanes<T>) * kLanes<T>;
+        fill_strip(shifts, source, T(0), first, whole + shifts.furthest, strip, pitch);
+        Size q = 0;
+        for (; q + 4 * kLanes<T> <= whole; q += 4 * kLanes<T>) sum_taps<T, 4>(strip + q, offsets, factors, taps, sums + q);
+        for (; q < whole; q += kLanes<T>) sum_taps<T, 1>(strip + q, offsets, factors, taps, sums + q);
+        put_results(shifts, ending, 1, 0, first, count, sums, plane * shifts.out_size(), ahead(args.bias, channel));
+    }
+}
+
+/// `filters` has one filter a channel, or is null for filters of ones.
+template <class T>
+void run_planes(const Linear<T>& args, const ShiftList& list, Size n, Size c, const T* filters, Size taps,
+                const Gains<T>& gains) {
+    parallel_for(n * c, [&](Size plane) {
+        const Size channel = plane % c;
+        const T* filter = filters == nullptr ? nullptr : filters + channel * taps;
+        for (Size i = 0; i < list.size(); ++i) run_plane(args, list[i], plane, channel, filter, gains);
+    });
+}
+
+template <class T>
+void depthwise_forward(const Depthwise<T>& args) {
+    const Size taps = args.windows.kernel.product();
+    run_planes<T>(args, ShiftList::forward(args.windows), args.n, args.c, args.w, taps, {nullptr, nullptr});
+}
+
+template <class T>
+void depthwise_vjp(const Depthwise<T>& args) {
+    const Size taps = args.windows.kernel.product();
+    run_planes<T>(args, ShiftList::vjp(args.windows), args.n, args.c, args.w, taps, {nullptr, nullptr});
+}
+
+template <class T>
+void sumpool_forward(const SumPool<T>& args) {
+    run_planes<T>(args, ShiftList::forward(args.windows), args.n, args.c, nullptr, 0, {nullptr, args.w});
+}
+
+template <class T>
+void sumpool_vjp(const SumPool<T>& args) {
+    run_planes<T>(args, ShiftList::vjp(args.windows), args.n, args.c, nullptr, 0, {args.w, nullptr});
+}

@@ -1,0 +1,6 @@
+"""``python -m lrpfast``."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

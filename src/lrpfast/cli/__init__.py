@@ -1,0 +1,66 @@
+"""The command line: ``lrpfast``, or ``python -m lrpfast``. One file per group of commands."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from .._version import __version__
+from .console import colors_wanted, report
+from .demo import demo
+from .doctor import doctor
+from .explain import explain
+from .lists import composites, rules
+from .model import check, inspect
+
+HELP = """Why did the network say that? Layer-wise relevance propagation from an ONNX file to a heatmap.
+
+    \b
+    Start here:
+      lrpfast demo                                       the small network that ships with lrpfast
+      lrpfast check model.onnx                           can this network be explained, and by which rules?
+      lrpfast explain model.onnx photo.jpg -o heat.png   a heatmap: red speaks for the class, blue against
+
+    Data go to stdout, words to stderr. NO_COLOR=1 does without colours, LRPFAST_DEBUG=1 shows where an
+    error comes from.
+
+    \b
+    Exit codes:
+      0  all went well
+      1  the model is unreadable or refused, the composite does not fit it, or the explanation failed
+      2  the arguments make no sense
+      3  an input, label or preprocessing file is unreadable or unsuitable
+      4  an output cannot be written
+    """
+
+
+class Lrpfast(click.Group):
+    """A group that reports every error as words and an exit code."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        try:
+            extra.update(standalone_mode=False, color=colors_wanted())
+            code = super().main(args, prog_name or "lrpfast", **extra)
+        except (Exception, KeyboardInterrupt) as error:
+            code = report(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which one needs them
+
+
+@click.group(cls=Lrpfast, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lrpfast", message="%(prog)s %(version)s")
+def main() -> None:
+    pass
+
+
+for _command in (explain, check, inspect, composites, rules, doctor, demo):
+    main.add_command(_command)

@@ -1,0 +1,198 @@
+"""How the command line speaks: data on stdout, words on stderr, errors with a cure and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from ..errors import (
+    BackendError,
+    CompositeError,
+    InputError,
+    LrpfastError,
+    ModelError,
+    NonFiniteError,
+    OutputError,
+)
+
+REFUSED, USAGE, BAD_INPUT, BAD_OUTPUT, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+class Failure(click.ClickException):
+    """An error to be shown to the user.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong.
+    exit_code : int
+        One of the constants above.
+    hint : str, default ""
+        What to do about it.
+    """
+
+    def __init__(self, message: str, exit_code: int, hint: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.hint = hint
+
+
+def usage(message: str, hint: str = "") -> Failure:
+    """The arguments make no sense."""
+    return Failure(message, USAGE, hint)
+
+
+def translate(error: BaseException) -> Failure:
+    """An exception as what the user is told."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "lrpfast"
+        return usage(error.format_message(), f"`{command} --help` shows how it is used")
+    if isinstance(error, click.ClickException):
+        return Failure(error.format_message(), error.exit_code)
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return Failure("interrupted", INTERRUPTED)
+    if isinstance(error, LrpfastError):
+        return _translate_ours(error)
+    if isinstance(error, MemoryError):
+        return Failure("out of memory", REFUSED, "explain fewer samples at a time, or use a smaller network")
+    return Failure(
+        f"{type(error).__name__}: {error}", REFUSED, "this is a bug in lrpfast; LRPFAST_DEBUG=1 shows where"
+    )
+
+
+def _translate_ours(error: LrpfastError) -> Failure:
+    message = str(error)
+    if isinstance(error, ModelError):
+        shape = "say --input-shape 3,224,224, or whatever the network takes"
+        return Failure(message, REFUSED, shape if "input_shape" in message else "")
+    if isinstance(error, CompositeError):
+        return Failure(message, REFUSED, "another composite may fit: `lrpfast composites` lists them")
+    if isinstance(error, BackendError):
+        return Failure(message, REFUSED, "`lrpfast doctor` shows what runs here and why")
+    if isinstance(error, NonFiniteError):
+        return Failure(message, REFUSED, "--dtype float64 has more range")
+    if isinstance(error, InputError):
+        return Failure(message, BAD_INPUT)
+    return Failure(message, BAD_OUTPUT if isinstance(error, OutputError) else REFUSED)
+
+
+def colors_wanted() -> bool | None:
+    """False if the user wants none (https://no-color.org), else None: click looks at the terminal."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def report(error: BaseException) -> int:
+    """Print an error on stderr; returns the exit code."""
+    if os.environ.get("LRPFAST_DEBUG"):
+        traceback.print_exception(error)
+    failure = translate(error)
+    say("error", failure.format_message(), "red")
+    if failure.hint:
+        say("hint", failure.hint, "cyan")
+    return failure.exit_code
+
+
+def say(kind: str, message: str, color: str) -> None:
+    """One line of words on stderr, such as ``note: …``."""
+    click.echo(f"{click.style(kind + ':', fg=color, bold=True)} {message}", err=True, color=colors_wanted())
+
+
+def note(message: str) -> None:
+    """Something the user should know."""
+    say("note", message, "yellow")
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """A hint that names what may have been meant, or everything there is."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, 3, 0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+
+
+class OneOf(click.ParamType):
+    """One of some words; an unknown one is answered with those that resemble it."""
+
+    def __init__(self, name: str, words: Iterable[str], metavar: str = "") -> None:
+        self.name = name
+        self.words = tuple(words)
+        self.metavar = metavar or "|".join(self.words)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return self.metavar
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.words:
+            raise usage(f"unknown {self.name} {value!r}", closest(value, self.words))
+        return str(value)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; cells are shortened only if a terminal is too narrow for them."""
+    lines = [tuple(head), *(tuple(map(str, row)) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    if sys.stdout.isatty():
+        widths = fitted(widths, shutil.get_terminal_size().columns)
+    for i, line in enumerate(lines):
+        cells = (shorten(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True))
+        text = "  ".join(cells).rstrip()
+        click.secho(text, bold=i == 0, color=colors_wanted())
+
+
+def fitted(widths: Sequence[int], total: int, least: int = 8) -> list[int]:
+    """Widths of columns, two spaces apart, that fit into `total`: the widest give way."""
+    fitting = list(widths)
+    while sum(fitting) + 2 * (len(fitting) - 1) > total and max(fitting) > least:
+        fitting[fitting.index(max(fitting))] -= 1
+    return fitting
+
+
+def shorten(text: str, width: int) -> str:
+    """`text`, its middle left out if it is longer than `width`."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + "…" + text[len(text) - tail :]
+
+
+class Progress:
+    """A line on stderr that counts; only on a terminal, and only if there is something to count."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.shown = total > 1 and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Wipe the line, so that something else can be printed."""
+        if self.shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+    def step(self, what: str) -> None:
+        """The next one begins."""
+        if self.shown:
+            filled = 20 * self.done // self.total
+            bar = "█" * filled + "░" * (20 - filled)
+            text = f"{bar} {self.done + 1}/{self.total} {shorten(what, 40)}"
+            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+        self.done += 1

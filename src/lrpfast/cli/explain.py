@@ -1,0 +1,228 @@
+"""``lrpfast explain``: heatmaps of files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ..api import INITS, Explainer
+from ..errors import LrpfastError
+from ..explanation import Explanation
+from ..image import COLORMAPS
+from ..image import save as save_picture
+from ..network import Network
+from ..ops.base import Array
+from ..preprocess import PREPROCESSINGS, Preprocessing, bounds
+from .console import BAD_INPUT, REFUSED, Failure, OneOf, Progress, note, print_json, translate, usage
+from .inputs import Sample, find_preprocessing, find_samples, is_array_file, is_picture
+from .labels import find_target, read_labels
+from .options import (
+    BOXED,
+    backend_option,
+    composite_options,
+    dtype_option,
+    input_shape_option,
+    json_option,
+    load_network,
+    make_composite,
+    model_argument,
+    threads_option,
+)
+from .outputs import PICTURES, check_destinations, destinations, write_array
+
+HELP = """Explain what a network sees in pictures or arrays.
+
+    MODEL is an ONNX file. INPUT is a picture, an .npy array or an .npz file of arrays, with or without a
+    batch axis; every sample of every input is explained. All arguments and inputs are checked before
+    anything is computed.
+
+    OUT is a picture for one sample (heat.png), a folder for several (heat/), or an array of relevance in
+    the shape of the input (relevance.npy). In the heatmap, red speaks for the target and blue against it.
+
+    For each sample a line is printed, with tabs between: input, target, score, probability, output.
+
+    \b
+    Examples:
+      lrpfast explain model.onnx photo.jpg -o heat.png --labels labels.txt
+      lrpfast explain model.onnx photo.jpg -o heat.png --overlay --target "tabby cat"
+      lrpfast explain model.onnx photos/*.jpg -o heat/ --composite epsilon_gamma_box
+      lrpfast explain model.onnx signals.npy -o relevance.npy --json
+    """
+
+
+@click.command(short_help="Write heatmaps of pictures or arrays.", help=HELP)
+@model_argument
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--out", type=click.Path(), help="Picture, .npy file or folder to write.")
+@click.option("--save", type=click.Path(), metavar="R.npz",
+              help="Also save relevance, prediction and ledger; a folder for several samples.")
+@click.option("-t", "--target", metavar="N|LABEL", help="Output to explain.  [default: the largest]")
+@click.option("--labels", type=click.Path(), metavar="FILE",
+              help="Names of the outputs: one per line, or JSON.  [default: the model's own]")
+@composite_options
+@click.option("--init", type=OneOf("init", INITS),
+              help="Relevance to hand back: the output, 1, or the Softmax probability.")
+@click.option("--preprocess", metavar="NAME|FILE",
+              help="How a picture becomes input: imagenet, tf, efficientnet-lite, raw, or a .json file."
+                   "  [default: imagenet; raw / 255 for grey]")
+@click.option("--overlay", "mode", flag_value="overlay", help="Lay the heatmap over the picture.")
+@click.option("--side-by-side", "mode", flag_value="side_by_side", help="Put the heatmap next to it.")
+@click.option("--cmap", type=OneOf("colour map", COLORMAPS, "NAME"), default="seismic", show_default=True,
+              help=f"Colours: {', '.join(COLORMAPS)}.")
+@input_shape_option
+@threads_option
+@backend_option
+@dtype_option
+@json_option
+def explain(
+    model: str, inputs: tuple[str, ...], out: str | None, save: str | None, target: str | None,
+    labels: str | None, composite: str, parameters: tuple[tuple[str, float], ...], low: float | None,
+    high: float | None, init: str | None, preprocess: str | None, mode: str | None, cmap: str,
+    input_shape: tuple[int, ...] | None, threads: int | None, backend: str | None, dtype: str, as_json: bool,
+) -> None:  # fmt: skip
+    if out is None and save is None and not as_json:
+        raise usage("there is nothing to write", "say -o heat.png, --save result.npz or --json")
+    network = load_network(model, input_shape)
+    size = _outputs(network, init)
+    names = read_labels(labels, model, size)
+    index = find_target(target, names, size)
+    arrays_only = all(map(is_array_file, inputs))
+    preprocessing = _preprocessing(preprocess, network.input_shape, silent=arrays_only)
+    samples = find_samples(inputs, network, preprocessing, dtype)
+    files = _destinations(samples, out, save, mode, network.input_shape)
+
+    known = preprocess is not None or not any(map(is_array_file, inputs))
+    box = bounds(preprocessing, network.input_shape) if known and composite in BOXED else None
+    chosen = make_composite(composite, parameters, low, high, box)
+    explainer = Explainer(network, chosen, threads=threads, backend=backend, dtype=dtype)
+    check_destinations((file for several in files for file in several), (*inputs, model))
+
+    results, relevances = [], []
+    with Progress(len(samples)) as progress:
+        for sample, paths in zip(samples, files, strict=True):
+            progress.step(sample.name)
+            x, picture = sample.read()
+            explanation = _explained(explainer, sample, x, index, init)
+            for path in paths:
+                if path.suffix.lower() in PICTURES:
+                    drawn = explanation.image(photo=picture if mode else None, mode=mode or "heatmap", cmap=cmap)
+                    save_picture(drawn, path)
+                elif path.suffix == ".npz":
+                    explanation.save(path)
+                elif path != Path(out or ""):
+                    write_array(path, explanation.relevance[0])
+                else:
+                    relevances.append(explanation.relevance[0])
+            result = _result(sample, explanation, names, paths)
+            results.append(result)
+            if not as_json:
+                progress.clear()
+                _print_line(result)
+    if relevances:
+        unbatched = len(samples) == 1 and not samples[0].batched
+        write_array(Path(out or ""), relevances[0] if unbatched else np.stack(relevances))
+    if as_json:
+        manifest = explanation.manifest
+        print_json({**{key: manifest[key] for key in ("model", "composite", "init", "backend", "dtype")},
+                    "results": results})  # fmt: skip
+
+
+def _outputs(network: Network, init: str | None) -> int:
+    """How many outputs there are to choose from, if the command can choose."""
+    shape = network.canonized().graph.output_shape
+    size = max(shape, default=1)
+    if int(np.prod(shape)) != size:
+        raise Failure(
+            f"the network's output has shape {shape} per sample, no list of classes", REFUSED,
+            "use lrpfast.explain in Python, with target= as an array of output weights",
+        )  # fmt: skip
+    if init == "probability" and (len(shape) != 1 or size < 2):
+        raise usage(f"there are no probabilities of an output of shape {shape}", "use --init logit or one")
+    return size
+
+
+def _preprocessing(name: str | None, shape: tuple[int, ...], silent: bool) -> Preprocessing:
+    """What the option says; else ImageNet's, or 0 ... 1 for one channel."""
+    if name is not None:
+        return find_preprocessing(name)
+    grey = len(shape) == 3 and 1 in (shape[0], shape[2])
+    if not silent:
+        what = "brought to 0 ... 1" if grey else "preprocessed as for ImageNet"
+        note(f"pictures are {what}; if the network wants them otherwise, say --preprocess")
+    return Preprocessing(scale=1 / 255) if grey else PREPROCESSINGS["imagenet"]
+
+
+def _destinations(
+    samples: Sequence[Sample], out: str | None, save: str | None, mode: str | None, shape: tuple[int, ...]
+) -> list[list[Path]]:
+    """The files to be written for each sample."""
+    names = [sample.name for sample in samples]
+    files: list[list[Path]] = [[] for _ in samples]
+    drawable = is_picture(shape)
+    if out is not None and Path(out).suffix == ".npy" and not Path(out).is_dir():
+        found = [Path(out)] * len(samples)
+    elif out is not None:
+        found = destinations("--out", out, names, (*PICTURES, ".npy"), ".png" if drawable else ".npy")
+    else:
+        found = []
+    if not drawable and any(path.suffix.lower() in PICTURES for path in found):
+        raise Failure(
+            f"relevance of shape {shape} is no picture", BAD_INPUT, "write it as an array: -o relevance.npy"
+        )
+    if mode and not (drawable and out is not None):
+        raise usage(f"--{mode.replace('_', '-')} needs a picture to write", "say -o heat.png")
+    for several, path in zip(files, found):
+        several.append(path)
+    if save is not None:
+        for several, path in zip(files, destinations("--save", save, names, (".npz",), ".npz"), strict=True):
+            several.append(path)
+    return files
+
+
+def _explained(
+    explainer: Explainer, sample: Sample, x: Array, target: int | None, init: str | None
+) -> Explanation:
+    try:
+        return explainer(x[None], target, init)
+    except LrpfastError as error:
+        failure = translate(error)
+        raise Failure(f"{sample.file}: {failure.message}", REFUSED, failure.hint) from error
+
+
+def _result(
+    sample: Sample, explanation: Explanation, labels: Sequence[str] | None, paths: Sequence[Path]
+) -> dict[str, Any]:
+    """What is reported of one sample."""
+    scores = explanation.output[0].reshape(-1)
+    probabilities = None if explanation.probabilities is None else explanation.probabilities[0]
+
+    def described(i: int) -> dict[str, Any]:
+        return {
+            "index": i,
+            "label": labels[i] if labels else None,
+            "score": float(scores[i]),
+            "probability": None if probabilities is None else float(probabilities[i]),
+        }
+
+    return {
+        "input": sample.file,
+        "name": sample.name,
+        "target": described(int(explanation.target[0])),
+        "top": [described(int(i)) for i in np.argsort(-scores, kind="stable")[:5]],
+        "conservation_worst": explanation.conservation.worst,
+        "outputs": [str(path) for path in paths],
+    }
+
+
+def _print_line(result: dict[str, Any]) -> None:
+    """One sample as a line with tabs."""
+    target = result["target"]
+    probability = "-" if target["probability"] is None else f"{target['probability']:.4f}"
+    label = str(target["index"]) + (f" {target['label']}" if target["label"] else "")
+    source = result["input"] if result["name"] == Path(result["input"]).stem else result["name"]
+    cells = (source, label, f"{target['score']:.5g}", probability, " ".join(result["outputs"]) or "-")
+    click.echo("\t".join(cells))

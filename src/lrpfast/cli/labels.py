@@ -1,0 +1,108 @@
+"""What the outputs of a network are called, and which of them is meant."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .console import BAD_INPUT, Failure, usage
+
+FORMS = "one label per line, a JSON list, or a JSON object of index to label or label to index"
+
+
+def read_labels(path: str | None, model: str, size: int) -> list[str] | None:
+    """The labels of a file, or those that the model carries (metadata ``labels``); None if there are none.
+
+    Raises
+    ------
+    Failure
+        The file is unreadable, or has not as many labels as the network has outputs.
+    """
+    if path is None:
+        carried = _embedded(model)
+        return carried if carried is None or len(carried) == size else None
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise Failure(f"cannot read the labels {path!r}: {reason}", BAD_INPUT, f"expected {FORMS}") from error
+    labels = parse_labels(text)
+    if labels is None:
+        raise Failure(f"the labels {path!r} are not in a form that is known", BAD_INPUT, f"expected {FORMS}")
+    if len(labels) != size:
+        raise Failure(f"{path!r} has {len(labels)} labels; the network has {size} outputs", BAD_INPUT,
+                      "give a label for each output, in their order")  # fmt: skip
+    return labels
+
+
+def parse_labels(text: str) -> list[str] | None:
+    """The labels that `text` holds, by index; None if it is JSON of another form."""
+    if text.lstrip()[:1] not in ("[", "{"):
+        return [line.strip() for line in text.rstrip().splitlines()]
+    try:
+        described = json.loads(text)
+    except ValueError:
+        return None
+    if isinstance(described, list):
+        return [_label(item) for item in described]
+    try:
+        if described and all(type(value) is int for value in described.values()):
+            described = {value: key for key, value in described.items()}
+        by_index = {int(key): _label(value) for key, value in described.items()}
+        return [by_index[i] for i in range(len(by_index))]
+    except (ValueError, KeyError):
+        return None
+
+
+def _label(item: Any) -> str:
+    """A label; of several words for it, as in Keras' ``["n02123045", "tabby"]``, the last."""
+    return str(item[-1] if isinstance(item, list) and item else item)
+
+
+def _embedded(model: str) -> list[str] | None:
+    from ..onnx_file import ModelFile
+
+    with ModelFile(model) as file:
+        for entry in file.model.metadata_props:
+            if entry.key == "labels":
+                return parse_labels(entry.value)
+    return None
+
+
+def find_target(target: str | None, labels: Sequence[str] | None, size: int) -> int | None:
+    """The index that ``--target`` means: a number, a label, or one of a label's synonyms.
+
+    Raises
+    ------
+    Failure
+        Out of range, or no such label, or several.
+    """
+    if target is None:
+        return None
+    try:
+        index = int(target)
+    except ValueError:
+        return _by_label(target, labels)
+    if not 0 <= index < size:
+        raise usage(f"target is {index}; the network has {size} outputs", f"choose from 0 to {size - 1}")
+    return index
+
+
+def _by_label(target: str, labels: Sequence[str] | None) -> int:
+    if labels is None:
+        raise usage(f"target is {target!r}, but the outputs have no labels", "give a number, or --labels FILE")
+    wanted = target.strip().casefold()
+    names = [{label.casefold(), *(word.strip().casefold() for word in label.split(","))} for label in labels]
+    found = [i for i, words in enumerate(names) if wanted in words]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(f"{i} ({labels[i]})" for i in found)
+        raise usage(f"target {target!r} could be any of {len(found)} outputs", f"give its number: {choices}")
+    near = [label for label in labels if wanted in label.casefold()][:5]
+    near = near or difflib.get_close_matches(target, labels, 3, 0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "give a number, or one of the labels"
+    raise usage(f"no output is called {target!r}", hint)

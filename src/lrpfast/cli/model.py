@@ -1,0 +1,219 @@
+"""``lrpfast check`` and ``lrpfast inspect``: a model, stage by stage, with nothing explained yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import click
+import numpy as np
+
+from .. import backends
+from ..canonize import Canonized
+from ..composites import Assignment, assign
+from ..errors import LrpfastError
+from ..graph import Graph, Node
+from ..lower import lower
+from ..network import Network
+from ..plan import Plan, Step
+from .console import REFUSED, Failure, OneOf, note, print_json, print_table, translate
+from .options import (
+    backend_option,
+    composite_options,
+    dtype_option,
+    input_shape_option,
+    json_option,
+    load_network,
+    make_composite_to_look_at,
+    model_argument,
+)
+
+STAGES = ("graph", "canonized", "rules", "plan")
+
+CHECK_HELP = """Say which rule every node of MODEL gets, and why; or what stands in the way.
+
+    Nothing is computed. Exits with 1 if the model or the composite is refused; then the nodes in the way
+    are listed instead.
+
+    \b
+    Examples:
+      lrpfast check model.onnx
+      lrpfast check model.onnx --composite epsilon_gamma_box
+      lrpfast check model.onnx --json | jq '.rules[] | select(.rule | startswith("Pass"))'
+    """
+
+INSPECT_HELP = """Print what becomes of MODEL on its way to an explanation.
+
+    \b
+    Stages:
+      graph      the nodes as they were read
+      canonized  after batch normalization was folded and the final Softmax cut off,
+                 with what that changes in the prediction
+      rules      the rule of each node, and the selector that chose it
+      plan       the kernel calls, forward and back, with the form that was chosen
+
+    \b
+    Examples:
+      lrpfast inspect model.onnx --stage canonized
+      lrpfast inspect model.onnx --stage plan --composite epsilon_gamma_box
+    """
+
+
+@click.command(short_help="Can a model be explained, and by which rules?", help=CHECK_HELP)
+@model_argument
+@composite_options
+@input_shape_option
+@json_option
+def check(
+    model: str, composite: str, parameters: tuple[tuple[str, float], ...], low: float | None,
+    high: float | None, input_shape: tuple[int, ...] | None, as_json: bool,
+) -> None:  # fmt: skip
+    chosen = make_composite_to_look_at(composite, parameters, low, high)
+    try:
+        network = load_network(model, input_shape)
+        graph = network.canonized().graph
+        assigned = assign(chosen, graph)
+    except (Failure, LrpfastError) as error:
+        raise _refused(translate(error), as_json) from error
+    if as_json:
+        print_json({"ok": True, "composite": chosen.name, "rules": _rules_document(graph, assigned)})
+    else:
+        _print_rules(graph, assigned)
+        note(f"{chosen.name} has a rule for each of the {len(graph.nodes)} nodes: {network.name} can be explained")
+
+
+def _refused(failure: Failure, as_json: bool) -> Failure:
+    """Print what stands in the way; what remains to be said in words."""
+    head, *lines = failure.message.splitlines()
+    refusals = [line.strip() for line in lines if line.startswith("  ")]
+    advice = " ".join(line for line in lines if not line.startswith("  "))
+    if as_json:
+        print_json({"ok": False, "error": head.rstrip(":"), "refusals": refusals})
+    else:
+        for line in refusals:
+            click.echo(line)
+    return Failure(head, REFUSED, advice or failure.hint)
+
+
+@click.command("inspect", short_help="Print a model's graph, rules or plan.", help=INSPECT_HELP)
+@model_argument
+@click.option("-s", "--stage", type=OneOf("stage", STAGES), default="graph", show_default=True)
+@composite_options
+@input_shape_option
+@backend_option
+@dtype_option
+@json_option
+def inspect(
+    model: str, stage: str, composite: str, parameters: tuple[tuple[str, float], ...], low: float | None,
+    high: float | None, input_shape: tuple[int, ...] | None, backend: str | None, dtype: str, as_json: bool,
+) -> None:  # fmt: skip
+    needs_rules = stage in ("rules", "plan")
+    chosen = make_composite_to_look_at(composite, parameters, low, high) if needs_rules else None
+    network = load_network(model, input_shape)
+    if chosen is None:
+        canonized = network.canonized(dtype) if stage == "canonized" else None
+        _show_graph(network.graph if canonized is None else canonized.graph, network, canonized, dtype, as_json)
+        return
+    graph = network.canonized(dtype).graph
+    assigned = assign(chosen, graph)
+    if stage == "rules":
+        if as_json:
+            print_json({"composite": chosen.name, "rules": _rules_document(graph, assigned)})
+        else:
+            _print_rules(graph, assigned)
+        return
+    plan = lower(graph, assigned, backends.get(backend), dtype)
+    if as_json:
+        print_json({"composite": chosen.name, "backend": plan.backend.name, "dtype": str(plan.dtype),
+                    "steps": [_step_document(pass_, step) for pass_, step in _steps(plan)]})  # fmt: skip
+    else:
+        print_table(("pass", "node", "step", "form"),
+                    ((pass_, step.node, step.label(), step.form) for pass_, step in _steps(plan)))  # fmt: skip
+
+
+def _show_graph(
+    graph: Graph, network: Network, canonized: Canonized | None, dtype: str, as_json: bool
+) -> None:
+    """The nodes; of a canonised graph also what was changed, and what difference that makes."""
+    difference = None if canonized is None else network.canonization_error(dtype=dtype)
+    if as_json:
+        document = {
+            "input": graph.input, "input_shape": graph.input_shape,
+            "output": graph.output, "output_shape": graph.output_shape,
+            "nodes": [_node_document(graph, node) for node in graph.nodes],
+        }  # fmt: skip
+        if canonized is not None:
+            document.update(changes=canonized.changes, max_forward_difference=difference)
+        print_json(document)
+        return
+    for change in () if canonized is None else canonized.changes:
+        click.echo(change)
+    if difference is not None:
+        click.echo(f"max|Δforward| = {difference:.1e} of max|forward|, over 4 random samples in {dtype}\n")
+    rows = [("(input)", "", "", _shape(graph.input_shape), "")]
+    for node in graph.nodes:
+        reads = ", ".join(graph.producers[name].name if name in graph.producers else "(input)"
+                          for name in node.inputs)  # fmt: skip
+        fact = graph.facts[node.output]
+        rows.append((node.name, node.op.kinds[0], reads, _shape(fact.shape), "≥ 0" if fact.nonnegative else ""))
+    print_table(("node", "op", "reads", "output", "sign"), rows)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "number"
+
+
+def _node_document(graph: Graph, node: Node) -> dict[str, Any]:
+    """A node as JSON; of parameters the shapes only."""
+    values = {field.name: getattr(node.op, field.name) for field in fields(node.op)}  # type: ignore[arg-type]
+    parameters = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    return {
+        "name": node.name,
+        "op": node.op.kinds[0],
+        "inputs": node.inputs,
+        "output": node.output,
+        "shape": graph.facts[node.output].shape,
+        "nonnegative": graph.facts[node.output].nonnegative,
+        "parameters": {name: value.shape for name, value in parameters.items()},
+        "attributes": {name: _plain(value) for name, value in values.items() if name not in parameters},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as JSON can have it."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.number)) and np.isfinite(value):
+        return value if isinstance(value, float) else value.item()
+    return str(value)
+
+
+def _print_rules(graph: Graph, assigned: Mapping[str, Assignment]) -> None:
+    rows = ((row["node"], row["op"], row["rule"], row["reason"]) for row in _rules_document(graph, assigned))
+    print_table(("node", "op", "rule", "reason"), rows)
+
+
+def _rules_document(graph: Graph, assigned: Mapping[str, Assignment]) -> list[dict[str, str]]:
+    return [
+        {
+            "node": node.name,
+            "op": node.op.kinds[0],
+            "rule": str(assigned[node.name].rule),
+            "reason": assigned[node.name].reason,
+        }
+        for node in graph.nodes
+    ]
+
+
+def _steps(plan: Plan) -> list[tuple[str, Step]]:
+    return [("forward", step) for step in plan.forward] + [("vjp", step) for step in plan.vjp]
+
+
+def _step_document(pass_: str, step: Step) -> dict[str, Any]:
+    return {
+        "pass": pass_, "node": step.node, "step": step.label(), "form": step.form,
+        "reads": step.reads(), "writes": step.writes(), "frees": step.frees,
+    }  # fmt: skip

@@ -1,0 +1,168 @@
+"""Options that several commands share, and the loading of models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..composites import COMPOSITES, Composite
+from ..errors import CompositeError, ModelError
+from .console import REFUSED, Failure, OneOf, note, translate, usage
+
+if TYPE_CHECKING:
+    from ..network import Network
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+BOXED = ("epsilon_gamma_box", "deep_taylor_bounded")
+"""The composites that need the bounds of the inputs."""
+
+
+class ShapeType(click.ParamType):
+    """``3,224,224`` or ``3x224x224``."""
+
+    name = "shape"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        try:
+            shape = tuple(int(number) for number in str(value).replace("x", ",").split(","))
+        except ValueError:
+            shape = ()
+        if not shape or min(shape) < 1:
+            raise usage(
+                f"--input-shape is {value!r}; expected positive whole numbers",
+                "such as 3,224,224: one sample, without the batch axis",
+            )
+        return shape
+
+
+class ParameterType(click.ParamType):
+    """``NAME=NUMBER``."""
+
+    name = "parameter"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        name, _, number = str(value).partition("=")
+        try:
+            return name.strip(), float(number)
+        except ValueError:
+            raise usage(f"--param is {value!r}; expected NAME=NUMBER", "such as --param gamma=0.5") from None
+
+
+def apply(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several click decorators as one, in the order in which they are written."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+model_argument = click.argument("model", type=click.Path())
+
+input_shape_option = click.option(
+    "--input-shape", type=ShapeType(), metavar="3,224,224",
+    help="Shape of one sample, where the model leaves it open.",
+)  # fmt: skip
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+composite_options = apply(
+    click.option(
+        "-c", "--composite", "composite", type=OneOf("composite", COMPOSITES, "NAME"),
+        default="epsilon_plus_flat", show_default=True,
+        help="Which rule goes where; `lrpfast composites` lists them.",
+    ),
+    click.option(
+        "-p", "--param", "parameters", type=ParameterType(), multiple=True, metavar="NAME=NUMBER",
+        help="A parameter of the composite, such as epsilon=0.1 or gamma=0.5; repeatable.",
+    ),
+    click.option("--low", type=float, help="Smallest value an input can have, for box composites."),
+    click.option("--high", type=float, help="Largest value an input can have."),
+)  # fmt: skip
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="At most so many threads.  [default: all there are]"
+)
+
+backend_option = click.option(
+    "--backend", type=OneOf("backend", ("native", "numba", "numpy")),
+    help="What computes.  [default: the best one here]",
+)  # fmt: skip
+
+dtype_option = click.option(
+    "--dtype", type=OneOf("dtype", ("float32", "float64")), default="float32", show_default=True,
+    help="What everything is computed in.",
+)  # fmt: skip
+
+
+def load_network(path: str, input_shape: tuple[int, ...] | None) -> Network:
+    """Read the model; what is wrong with it is said with the file's name."""
+    from ..api import load
+
+    if not os.path.exists(path):
+        raise Failure(f"there is no model {path!r}", REFUSED, "give the path of an .onnx file")
+    if os.path.isdir(path):
+        raise Failure(f"the model {path!r} is a folder", REFUSED, "give the path of an .onnx file in it")
+    try:
+        return load(path, input_shape)
+    except ModelError as error:
+        failure = translate(error)
+        message = failure.message if path in failure.message else f"{path}: {failure.message}"
+        raise Failure(message, REFUSED, failure.hint) from error
+    except OSError as error:
+        raise Failure(f"cannot read the model {path!r}: {error.strerror or error}", REFUSED) from error
+
+
+def make_composite(
+    name: str,
+    parameters: tuple[tuple[str, float], ...],
+    low: Any = None,
+    high: Any = None,
+    box: tuple[Any, Any] | None = None,
+) -> Composite:
+    """The composite that the options describe.
+
+    Parameters
+    ----------
+    name, parameters, low, high
+        As the options give them.
+    box : (low, high), optional
+        Bounds for composites that need some, where the options give none.
+    """
+    from ..composites import composite
+
+    given = dict(parameters)
+    given.update({key: value for key, value in (("low", low), ("high", high)) if value is not None})
+    if name in BOXED and not {"low", "high"} & set(given) and box is not None:
+        given.update(zip(("low", "high"), box, strict=True))
+    if name in BOXED and not {"low", "high"} <= set(given):
+        raise usage(
+            f"composite {name!r} needs the bounds of the inputs",
+            "say --low and --high; for images, both can be left out: they follow from --preprocess",
+        )
+    try:
+        return composite(name, **given)
+    except CompositeError as error:
+        raise usage(
+            str(error), f"`lrpfast composites` lists the parameters of {name}"
+        ) from error
+
+
+def make_composite_to_look_at(
+    name: str, parameters: tuple[tuple[str, float], ...], low: float | None, high: float | None
+) -> Composite:
+    """As `make_composite`, with bounds of 0 and 1 where none are given: nothing is computed with them."""
+    if name in BOXED and not {"low", "high"} & {*dict(parameters)} and low is None and high is None:
+        note(f"{name} is shown for inputs from 0 to 1; --low and --high say otherwise")
+        low, high = 0.0, 1.0
+    return make_composite(name, parameters, low, high)
