@@ -26,7 +26,7 @@ struct Job {
     int active = 0;  // how many workers are at it; guarded by the pool's mutex
     std::atomic<Size> next{0};
     std::atomic<bool> failed{false};
-    std::exception_ptr error;  // written by the thread that set `failed`
+    std::exception_ptr error{};  // written by the thread that set `failed`
 
     void drain() noexcept {
         inside_task = true;

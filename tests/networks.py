@@ -71,7 +71,7 @@ class Net:
         counters = {name for name in module.state_dict() if name.endswith("num_batches_tracked")}
         missing = set(module.load_state_dict(state, strict=False).missing_keys) - counters
         if missing:
-            raise ValueError(f"{self.path} lacks the parameters {sorted(missing)}; delete it to have it made anew")
+            raise ValueError(f"{self.path} lacks {sorted(missing)}; delete the file to have it made anew")
         return module
 
 
@@ -117,7 +117,7 @@ def photograph(name: str) -> NDArray[np.float32]:
     Returns
     -------
     array of float32, (1, 3, 224, 224)
-        RGB; the shorter side scaled to 256, the square of 224 in the middle, `(pixel − 127) / 128`.
+        RGB; the shorter side scaled to 256, the square of 224 in the middle, `(pixel - 127) / 128`.
     """
     picture = crop(Image.open(photograph_path(name)).convert("RGB"))
     pixels = np.asarray(picture, np.float32).transpose(2, 0, 1)[np.newaxis]
@@ -139,7 +139,7 @@ def photograph_path(name: str) -> Path:
 
 
 def export(module: torch.nn.Module, path: Path, input_shape: tuple[int, ...]) -> None:
-    """Export a module in evaluation mode to ONNX, with a symbolic batch and all its nodes and weights as they are."""
+    """Export a module in evaluation mode to ONNX, its nodes and weights as they are, its batch symbolic."""
     import torch
 
     with warnings.catch_warnings():
@@ -168,7 +168,7 @@ def _check_export(module: torch.nn.Module, path: Path) -> None:
         expected = module(torch.from_numpy(x)).numpy()
     difference = np.abs(onnxruntime_forward(str(path), x) - expected).max() / np.abs(expected).max()
     if not difference < 1e-4:
-        raise ValueError(f"{path.name}: onnxruntime and torch differ by {difference:.1e} of the largest logit")
+        raise ValueError(f"{path.name}: onnxruntime and torch differ by {difference:.1e} of the top logit")
 
 
 def _key() -> str:
@@ -185,7 +185,7 @@ def _package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-# --- the architectures: functions of `weights`, whether to fill in the weights or leave that to the caller ---
+# --- the architectures: functions of `weights`, whether to fill them in or leave that to the caller ---
 
 
 def _torchvision(name: str, gain: float = 1.0) -> Callable[[bool], torch.nn.Module]:
@@ -231,8 +231,9 @@ def _fill(module: torch.nn.Module, gain: float) -> None:
         module.train()
         module(torch.from_numpy(np.concatenate([views, views[..., ::-1]])))
         for m in norms:
-            m.running_mean += 0.2 * m.running_var.sqrt() * torch.randn_like(m.running_mean)
-            m.running_var *= torch.empty_like(m.running_var).uniform_(0.8, 1.25)
+            mean, variance = m.get_buffer("running_mean"), m.get_buffer("running_var")
+            mean += 0.2 * variance.sqrt() * torch.randn_like(mean)
+            variance *= torch.empty_like(variance).uniform_(0.8, 1.25)
 
 
 def _efficientnet_lite0(weights: bool) -> torch.nn.Module:

@@ -86,7 +86,7 @@ def zennit_relevance(
     def start(output: Tensor) -> Tensor:
         if initial is not None:
             return torch.tensor(np.asarray(initial), dtype=kind)
-        chosen = output.argmax(1) if target is None else torch.as_tensor(np.asarray(target)).expand(len(output))
+        chosen = output.argmax(1) if target is None else torch.tensor(np.asarray(target)).expand(len(output))
         return output.detach() * nn.functional.one_hot(chosen, output.shape[1])
 
     output, relevance = Gradient(network, rules)(inputs, start)
@@ -104,6 +104,7 @@ def prepared_copy(module: nn.Module, kind: torch.dtype) -> nn.Module:
     Activations no longer work in place, so that no array changes after it was read.
     """
     result = copy.deepcopy(module).to(kind).eval().requires_grad_(False)
+    layer: Any
     for layer in result.modules():
         if isinstance(layer, BatchNorm):
             layer.running_var += layer.eps
@@ -116,18 +117,18 @@ def prepared_copy(module: nn.Module, kind: torch.dtype) -> nn.Module:
 # --- canonizers: steps that networks compute in Python, as modules that zennit has rules for ---
 
 
-def _mobilenet_block(self: Any, x: Tensor) -> Tensor:
+def _mobilenet_block(self: Any, x: Tensor) -> Any:
     """torchvision's `InvertedResidual.forward`."""
     y = self.conv(x)
     return self.residual_sum(torch.stack([x, y], dim=-1)) if self.use_res_connect else y
 
 
-def _mobilenet(self: Any, x: Tensor) -> Tensor:
+def _mobilenet(self: Any, x: Tensor) -> Any:
     """torchvision's `MobileNetV2._forward_impl`."""
     return self.classifier(torch.flatten(self.global_pool(self.features(x)), 1))
 
 
-def _efficientnet_block(self: Any, x: Tensor, drop_connect_rate: float | None = None) -> Tensor:
+def _efficientnet_block(self: Any, x: Tensor, drop_connect_rate: float | None = None) -> Any:
     """efficientnet_lite_pytorch's `MBConvBlock.forward`, without training and squeeze-and-excitation."""
     arguments = self._block_args
     y = x
@@ -203,5 +204,5 @@ def refuse_silent_gradients(network: nn.Module) -> None:
 
 def _is_identity(norm: Any) -> bool:
     """Whether a batch normalization was folded away."""
-    ones, zeros = (norm.weight, norm.running_var), (norm.bias, norm.running_mean)
-    return norm.eps == 0 and all(bool((p == 1).all()) for p in ones) and all(bool((p == 0).all()) for p in zeros)
+    values = ((norm.weight, 1), (norm.bias, 0), (norm.running_mean, 0), (norm.running_var, 1))
+    return norm.eps == 0 and all(bool((p == value).all()) for p, value in values)

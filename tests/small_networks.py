@@ -37,12 +37,16 @@ class Builder:
         self.parameters.append(numpy_helper.from_array(np.asarray(array, dtype), name))
         return name
 
-    def add(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """Add a node; returns the name of its output, or the names if there are several."""
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node; returns the name of its output."""
+        return self.add_several(1, op, *inputs, **attributes)[0]
+
+    def add_several(self, outputs: int, op: str, *inputs: str, **attributes: Any) -> list[str]:
+        """Add a node with several outputs; returns their names."""
         name = f"{op.lower()}_{len(self.nodes)}"
-        names = [name] if outputs == 1 else [f"{name}_{k}" for k in range(outputs)]
+        names = [f"{name}_out{k}" for k in range(outputs)]
         self.nodes.append(helper.make_node(op, inputs, names, name, **attributes))
-        return name if outputs == 1 else names
+        return names
 
     def weight(self, *shape: int, fan_in: int) -> str:
         """He-initialised weights."""
@@ -145,8 +149,8 @@ def cnn_3d() -> onnx.ModelProto:
 def depthwise_cnn() -> onnx.ModelProto:
     """(3, 20, 20) to 7: depthwise separable blocks with a Clip to 0…6 that is reached, as in MobileNet."""
     b = Builder("depthwise_cnn", 3, 20, 20)
-    low = b.add("Constant", value=numpy_helper.from_array(np.float32(0)))
-    high = b.add("Constant", value=numpy_helper.from_array(np.float32(6)))
+    low = b.add("Constant", value=numpy_helper.from_array(np.array(0, np.float32)))
+    high = b.add("Constant", value=numpy_helper.from_array(np.array(6, np.float32)))
 
     def clip(x: str, channels: int) -> str:
         return b.add("Clip", b.batch_norm(x, channels, gain=3), low, high)
@@ -175,12 +179,12 @@ def transposed_cnn() -> onnx.ModelProto:
 
 
 def branches() -> onnx.ModelProto:
-    """(3, 10, 10) to 6: constants at the entry, Split, Slice, Pad, Concat, Sum, and operators that do nothing."""
+    """(3, 10, 10) to 6: constants at the entry, Split, Slice, Pad, Concat, Sum, and nodes that do nothing."""
     b = Builder("branches", 3, 10, 10)
     x = b.add("Sub", "x", b.constant(np.reshape([0.1, 0.2, 0.3], (1, 3, 1, 1))))
     x = b.add("Div", x, b.constant(np.reshape([0.8, 0.9, 1.1], (1, 3, 1, 1))))
     x = b.add("Relu", b.conv(x, 3, 8, 3, 3))
-    left, right = b.add("Split", x, b.constant([3, 5], np.int64), outputs=2, axis=1)
+    left, right = b.add_several(2, "Split", x, b.constant([3, 5], np.int64), axis=1)
     left = b.add("Relu", b.conv(left, 3, 4, 3, 3))
     begin, end, axes = (b.constant(k, np.int64) for k in ([0, 1], [99, -1], [2, 3]))
     right = b.add("Slice", right, begin, end, axes)
@@ -208,7 +212,7 @@ def random_input(model: onnx.ModelProto, samples: int = 3, seed: int = 0) -> NDA
 
 
 def onnxruntime_forward(model: onnx.ModelProto | str | bytes, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The first output that onnxruntime computes, on one thread; `model` may also be a path or the file's bytes."""
+    """The first output that onnxruntime computes, on one thread, of a model or a file (path or bytes)."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model

@@ -79,7 +79,7 @@ def test_conserves_the_logit_without_biases(name: str, composite: str) -> None:
 
 def test_batch_normalization_takes_no_relevance() -> None:
     net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=0.5), nn.Flatten())
-    nn.init.constant_(net[0].weight, 2.0)
+    nn.init.constant_(net.get_parameter("0.weight"), 2.0)
     r = zennit_relevance(net.eval(), [[[[3.0]]]], "epsilon_plus", initial=[[1.0]])
     np.testing.assert_allclose(r, [[[[1.0]]]], rtol=1e-6)
 
@@ -92,7 +92,8 @@ class Residual(nn.Module):
         self.f = nn.Linear(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.f(x)
+        y: Tensor = self.f(x)
+        return x + y
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,7 @@ void run_product(const ShiftedProduct<T>& product) {
 
 template <class T>
 void conv_forward(const Conv<T>& args) {
+    if (args.n == 0) return;
     if (is_dense(args.windows, args.groups)) return gemm_forward(as_dense(args));
     const Size m = args.m / args.groups, c = args.c / args.groups, taps = args.windows.kernel.product();
     const ShiftList list = ShiftList::forward(args.windows);
@@ -206,6 +207,7 @@ void conv_forward(const Conv<T>& args) {
 
 template <class T>
 void conv_vjp(const Conv<T>& args) {
+    if (args.n == 0) return;
     // A dense layer's bias would be one of its inputs, a convolution's one of its channels.
     const bool same_bias = args.bias == nullptr || args.windows.x.product() == 1;
     if (same_bias && is_dense(args.windows, args.groups)) return gemm_vjp(as_dense(args));

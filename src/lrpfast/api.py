@@ -20,7 +20,7 @@ from .explanation import Conservation, Explanation
 from .graph import Fact, Graph, Node
 from .layers import resolve
 from .lower import lower
-from .network import Network, check_input, check_output
+from .network import Network, as_array, as_finite, check_input, check_output
 from .ops.base import Array, Op
 from .plan import Plan, settle
 from .rules import Rule
@@ -98,12 +98,10 @@ class Explainer:
     ) -> None:
         self.network = network
         self.composite = make_composite(composite)
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise InputError(f"dtype is {np.dtype(dtype)}; expected float32 or float64")
         if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
             raise InputError(f"threads is {threads!r}; expected a whole number ≥ 1, or None for all")
         self.threads = threads
-        self.dtype = np.dtype(dtype)
+        self.dtype = _real_dtype(dtype)
         self.backend = backends.get(backend)
         self.record = (record,) if isinstance(record, str) else tuple(record)
         self._lock = threading.Lock()
@@ -173,7 +171,9 @@ class Explainer:
         NonFiniteError
             NaN or infinity in `x`, in the prediction or in the relevance.
         """
-        network = self.network.at(np.shape(x)[1:])
+        x = as_array("x", x)
+        init = self.composite.init if init is None else init
+        network = self.network.at(x.shape[1:])
         plan, manifest = self._plan(network)
         x = check_input(network, x, self.dtype)
         with self.backend.limit_threads(self.threads):
@@ -182,7 +182,7 @@ class Explainer:
             check_output(network.canonized(self.dtype).graph, x, output)
             chosen, weights = _target(target, output)
             probabilities = _probabilities(output)
-            initial = weights * _initial(self.composite.init if init is None else init, output, probabilities)
+            initial = weights * _initial(init, output, probabilities)
             plan.run_vjp(workspace, np.ascontiguousarray(initial, self.dtype))
         rows = settle(plan, workspace)
         relevance = workspace[plan.relevance]
@@ -195,8 +195,19 @@ class Explainer:
             target=chosen,
             layers={name: workspace[array] for name, array in plan.recorded.items()},
             conservation=Conservation(rows),
-            manifest={**manifest, "target": _describe(target), "init": _describe(init or self.composite.init)},
+            manifest={**manifest, "target": _describe(target), "init": _describe(init)},
         )
+
+
+def _real_dtype(dtype: Any) -> np.dtype[Any]:
+    """`dtype`, which must be one of the two that the kernels are made for."""
+    try:
+        real = np.dtype(dtype)
+    except TypeError:
+        real = None
+    if real not in (np.float32, np.float64):
+        raise InputError(f"dtype is {dtype if real is None else real}; expected float32 or float64")
+    return real
 
 
 def explain(
@@ -245,16 +256,26 @@ def propagate(
     RuleError
         The rule does not apply to the layer.
     InputError
-        Shapes do not fit.
+        Shapes or dtypes do not fit.
+    ModelError
+        The layer does not fit the shape of `x`.
+    NonFiniteError
+        NaN or infinity in `x`, in `r` or in the result.
     """
+    if not isinstance(rule, Rule):
+        raise RuleError(f"{rule!r} is not a rule; expected one of lrpfast.RULES, made, such as Epsilon()")
     several = isinstance(x, tuple)
-    arrays = [np.asarray(a) for a in (x if several else (x,))]
+    arrays = [as_array("x", a) for a in (x if several else (x,))]
     if dtype is None:
         dtype = np.float64 if all(a.dtype == np.float64 for a in arrays) else np.float32
-    if any(a.ndim == 0 for a in arrays) or len({len(a) for a in arrays}) != 1:
-        raise InputError(f"x has shapes {[a.shape for a in arrays]}; expected a batch axis of one length first")
+    dtype = _real_dtype(dtype)
+    if any(a.ndim == 0 for a in arrays) or len({len(a) for a in arrays}) != 1 or not len(arrays[0]):
+        raise InputError(
+            f"x has shapes {[a.shape for a in arrays]}; expected a batch axis of one length ≥ 1 first"
+        )
     op: Op = resolve(layer, *(Fact(a.shape[1:]) for a in arrays))
-    relevance = _propagate(rule, op, arrays, np.asarray(r), backends.get(backend), np.dtype(dtype))
+    arrays = [as_finite("x", a, dtype) for a in arrays]
+    relevance = _propagate(rule, op, arrays, as_array("r", r), backends.get(backend), dtype)
     return relevance if several else relevance[0]
 
 
@@ -283,14 +304,12 @@ def _propagate(
     if problem:
         raise RuleError(f"{rule} {problem}; the layer is {op.kinds[0]}")
     x = np.concatenate([a.reshape(n, -1) for a in arrays], axis=1)
-    network = Network(graph, op.kinds[0])
-    x = check_input(network, x, dtype)
     if r.shape != (n, *graph.output_shape):
         raise InputError(f"r has shape {r.shape}; the layer's output has {(n, *graph.output_shape)}")
     composite = Composite("propagate", ((Selector(name="layer"), rule),))
     plan = lower(graph, assign(composite, graph), backend, dtype)
     workspace = plan.run_forward(x)
-    plan.run_vjp(workspace, np.ascontiguousarray(r, dtype))
+    plan.run_vjp(workspace, as_finite("r", r, dtype))
     settle(plan, workspace)
     pieces = np.split(workspace[plan.relevance], starts[1:-1], axis=1)
     return tuple(p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True))
@@ -318,7 +337,7 @@ def _target(target: Any, output: Array) -> tuple[Array, Array]:
                 "output weights (ones where you want to know why)"
             )
         target = output.reshape(n, -1).argmax(axis=1)
-    given = np.asarray(target)
+    given = as_array("target", target)
     if given.dtype.kind in "iu" and given.shape in ((), (n,)) and is_vector:
         if (given.shape == (n,) == shape) and n > 1:
             raise InputError(f"target of shape {given.shape} could be indices or weights; give weights as floats")
@@ -329,7 +348,7 @@ def _target(target: Any, output: Array) -> tuple[Array, Array]:
         indices = indices % size
         weights[np.arange(n), indices] = 1
         return indices, weights.reshape(output.shape)
-    if given.dtype.kind in "fiub" and given.shape in (shape, output.shape):
+    if given.shape in (shape, output.shape):
         if not np.isfinite(given).all():
             raise InputError("target holds NaN or infinity; expected finite output weights")
         full = np.broadcast_to(given.astype(output.dtype), output.shape)
@@ -354,9 +373,9 @@ def _initial(init: Any, output: Array, probabilities: Array | None) -> Array:
                 f'init="probability" needs class scores of shape (n, classes); the output has {output.shape}'
             )
         return probabilities
-    given = np.asarray(init)
-    if given.dtype.kind not in "fiub" or not np.isfinite(given).all():
-        raise InputError(f"init is {_describe(init)}; expected finite numbers")
+    given = as_array("init", init)
+    if not np.isfinite(given).all():
+        raise InputError("init holds NaN or infinity; expected finite numbers")
     if given.shape == output.shape:
         return given
     if given.shape in ((), (len(output),)):

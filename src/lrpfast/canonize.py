@@ -1,7 +1,8 @@
 """Canonisation: the same function as a graph on which the rules mean what they should.
 
 BatchNormalization and other affine operators are folded into the linear layer before or after them,
-identities are dropped, and a final Softmax is cut off. Folding is computed in float64.
+zero padding into the convolution after it, identities are dropped, and a final Softmax is cut off.
+Folding is computed in float64.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .ops.affine import Affine
 from .ops.base import Array
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
-from .ops.movement import Identity
+from .ops.movement import Identity, Pad
 from .ops.softmax import Softmax
 
 
@@ -78,8 +79,12 @@ def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Softmax | Non
 
 
 def _fold_one(graph: Graph, dtype: np.dtype[Any], changes: list[str]) -> Graph | None:
-    """Fold the first affine operator that can be; None if there is none."""
+    """Fold the first affine or padding operator that can be; None if there is none."""
     for node in graph.nodes:
+        if isinstance(node.op, Pad):
+            smaller = _fold_padding(graph, node, node.op, changes)
+            if smaller is not None:
+                return smaller
         if not isinstance(node.op, Affine):
             continue
         before = graph.producers.get(node.inputs[0])
@@ -98,6 +103,24 @@ def _fold_one(graph: Graph, dtype: np.dtype[Any], changes: list[str]) -> Graph |
                 changes.append(f"{node.name}: folded into {after.name} after it")
                 return _merged(graph, node, after, Node(after.name, op, node.inputs, after.output))
     return None
+
+
+def _fold_padding(graph: Graph, node: Node, pad: Pad, changes: list[str]) -> Graph | None:
+    """Let the convolution that alone reads a zero-padded array do the padding.
+
+    Padding that a layer does itself is no input of it, so it gets no relevance under the flat rules.
+    """
+    axes = len(pad.pads) // 2
+    readers = graph.consumers[node.output]
+    if pad.value != 0 or pad.pads[0] or pad.pads[axes] or len(readers) != 1:
+        return None
+    (conv,) = readers
+    if not isinstance(conv.op, Conv):
+        return None
+    own = pad.pads[1:axes] + pad.pads[axes + 1 :]
+    op = replace(conv.op, pads=tuple(a + b for a, b in zip(conv.op.pads, own, strict=True)))
+    changes.append(f"{node.name}: folded into {conv.name} after it")
+    return _merged(graph, node, conv, Node(conv.name, op, node.inputs, conv.output))
 
 
 def _merged(graph: Graph, first: Node, second: Node, merged: Node) -> Graph:

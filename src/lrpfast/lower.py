@@ -18,6 +18,7 @@ from .linear_map import LinearMap, linear_map, three, volume
 from .ops.activation import Clip, LeakyRelu, Relu, Tanh
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
+from .ops.movement import Pad
 from .ops.pool import GlobalMaxPool, MaxPool
 from .plan import (
     Account,
@@ -245,8 +246,10 @@ class Lowering:
         else:
             values = not isinstance(node.op, (Movement, Linear))
             self.host_vjp(node, f"{type(node.op).__name__}.vjp", _op_vjp(node), keep_values=values)
+            if isinstance(node.op, Pad):
+                self.padding_ledger(node)
         left = tuple((self.total(name, node.name), before[name]) for name in dict.fromkeys(node.inputs))
-        ledger = ledger_of(node) if isinstance(rule, SharingRule) else None
+        ledger = ledger_of(node) if ledger_of(node) in self.begun else None
         return Account(node.name, str(rule), _conserves(rule), arrived, left, ledger)
 
     def pass_on(self, node: Node) -> None:
@@ -291,6 +294,27 @@ class Lowering:
             deliveries.append(Delivery(relevance_of(name), accumulate, private))
         inputs = (*inputs, relevance_of(node.output))
         self.steps.append(HostCall(node.name, title, function, inputs, tuple(deliveries)))
+
+
+    def padding_ledger(self, node: Node) -> None:
+        """Relevance that falls on padding is the padding's: a constant's, like a bias'."""
+        relevance = relevance_of(node.output)
+        axes = range(1, len(self.fact(node.output).shape) + 1)
+        inside = tuple(
+            slice(a, a + n) for a, n in zip(node.op.pads, self.fact(node.inputs[0]).shape, strict=False)
+        )
+
+        def count(r: Array) -> tuple[Array, ...]:
+            border = r.astype(np.float64)
+            everything = border.sum(axis=tuple(axes))
+            border[(slice(None), *inside)] = 0
+            lost = border.sum(axis=tuple(axes))
+            zero = np.zeros_like(lost)
+            return (np.stack([everything, lost, zero, zero], axis=1),)
+
+        self.once(New(ledger_of(node), (4,), "float64"))
+        delivery = Delivery(ledger_of(node), dtype="float64")
+        self.steps.append(HostCall(node.name, "sums of the padding", count, (relevance,), (delivery,)))
 
 
 def winners_of(node: Node) -> str:

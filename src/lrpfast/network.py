@@ -144,7 +144,7 @@ class Network:
             `x` or the output holds NaN or infinity.
         """
         if not isinstance(self._graph, Graph):
-            bound = self.at(np.shape(x)[1:])
+            bound = self.at(as_array("x", x).shape[1:])
             return bound.predict(x, backend=backend, threads=threads, dtype=dtype)
         kernels = backends.get(backend)
         x = check_input(self, x, np.dtype(dtype))
@@ -180,14 +180,37 @@ def _attributes(op: Op) -> list[tuple[str, Any]]:
     return [(f.name, getattr(op, f.name)) for f in fields(op)]  # type: ignore[arg-type]
 
 
-def check_input(network: Network, x: Any, dtype: np.dtype[Any]) -> Array:
-    """`x` as a contiguous array of `dtype`, its shape and values checked."""
-    array = np.asarray(x)
+def as_array(name: str, value: Any) -> Array:
+    """`value` as an array of real numbers; messages call it `name`."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        array = np.asarray(None)
     if array.dtype.kind not in "fiub":
         raise InputError(
-            f"x has dtype {array.dtype}; expected numbers, such as float32 (is it a list of unequal lengths?)"
+            f"{name} is {value!r:.60} (dtype {array.dtype}); expected an array of real numbers, such as "
+            "float32, with rows of one length"
         )
-    shape = network.input_shape
+    return array
+
+
+def as_finite(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """`array`, C-contiguous and of `dtype`; raises `NonFiniteError` if it holds NaN or infinity."""
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype)
+    wrong = ~np.isfinite(array)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise NonFiniteError(
+            f"{name} holds {array[where]} at index {where} ({int(wrong.sum())} such values in all); "
+            f"expected finite {dtype} numbers: clean or replace them first"
+        )
+    return array
+
+
+def check_input(network: Network, x: Any, dtype: np.dtype[Any]) -> Array:
+    """`x` as a contiguous array of `dtype`, its shape and values checked."""
+    array, shape = as_array("x", x), network.input_shape
     if array.shape == shape:
         raise InputError(
             f"x has shape {array.shape}, one sample without a batch axis; expected (n, "
@@ -199,14 +222,7 @@ def check_input(network: Network, x: Any, dtype: np.dtype[Any]) -> Array:
         )
     if not len(array):
         raise InputError(f"x has shape {array.shape}: no samples; expected at least one")
-    array = np.ascontiguousarray(array, dtype)
-    if not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise NonFiniteError(
-            f"x holds {array[where]} at index {where} ({int((~np.isfinite(array)).sum())} such values in "
-            f"all); expected finite {dtype} numbers: clean or replace them first"
-        )
-    return array
+    return as_finite("x", array, dtype)
 
 
 def check_output(graph: Graph, x: Array, output: Array) -> None:

@@ -28,7 +28,6 @@ def maxpool_forward(
     """An item is a channel of a sample."""
     xd, xh, xw = x_size
     zd, zh, zw = len(spans[0]), len(spans[1]), len(spans[2])
-    starts, counts = spans[2][:, 0].copy(), spans[2][:, 1].copy()
     for item in range(first, last):
         plane = src[item * xd * xh * xw :][: xd * xh * xw]
         for od in range(zd):
@@ -42,12 +41,14 @@ def maxpool_forward(
                     for th in range(spans[1][oh, 1]):
                         row = (d * xh + spans[1][oh, 0] + th * dilations[1]) * xw
                         line = plane[row:]
-                        for tw in range(counts.max()):
-                            for ow in range(zw):
-                                at = starts[ow] + tw * dilations[2]
-                                better = tw < counts[ow] and line[at] > best[ow]
-                                best[ow] = line[at] if better else best[ow]
-                                winner[ow] = row + at if better else winner[ow]
+                        for ow in range(zw):
+                            b, w, at = best[ow], winner[ow], spans[2][ow, 0]
+                            for _ in range(spans[2][ow, 1]):
+                                better = line[at] > b  # selected without a branch, which would miss
+                                b = line[at] if better else b
+                                w = np.int32(row + at) if better else w
+                                at += dilations[2]
+                            best[ow], winner[ow] = b, w
 
 
 @kernel

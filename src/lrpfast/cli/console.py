@@ -150,7 +150,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for i, line in enumerate(lines):
         cells = (shorten(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True))
         text = "  ".join(cells).rstrip()
-        click.secho(text, bold=i == 0, color=colors_wanted())
+        click.secho(text, bold=i == 0)
 
 
 def fitted(widths: Sequence[int], total: int, least: int = 8) -> list[int]:

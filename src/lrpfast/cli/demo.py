@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import note, print_table, usage
 from .outputs import PICTURES, check_destinations
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..explanation import Explanation
 
 HELP = """Explain pictures with the small network that ships with lrpfast; needs nothing else.
 
@@ -20,14 +28,14 @@ HELP = """Explain pictures with the small network that ships with lrpfast; needs
       lrpfast demo -o demo.png
     """
 
-COMPOSITES = {
+COMPOSITES: dict[str, dict[str, Any]] = {
     "epsilon_plus": {},
     "epsilon_gamma_box": {"low": 0.0, "high": 1.0},
     "gradient_x_input": {},
 }
 """What is shown side by side: two kinds of relevance propagation, and a gradient to compare."""
 
-SIZE = 140  # pixels of each picture's side, about
+SIZE = 140  # pixels of a picture's side: a multiple of 28
 
 
 @click.command(short_help="Explain the embedded samples: a first look.", help=HELP)
@@ -42,26 +50,45 @@ def demo(out: str) -> None:
 
 
 def _run(path: Path) -> None:
+    from PIL import Image
+
     from .. import demo as shipped
     from ..api import Explainer, load
     from ..composites import composite
-    from ..image import grid, render, save
+    from ..image import grid, save
 
     began = time.perf_counter()
     network = load(shipped.MODEL)
     images, classes = shipped.samples()
     x = shipped.prepare(images)
-    explanations = [
-        Explainer(network, composite(name, **parameters))(x) for name, parameters in COMPOSITES.items()
-    ]
-    first = explanations[0]
-    assert first.probabilities is not None
-    enlarge = max(1, SIZE // images.shape[-1])
-    pictures, captions, rows = [], [], []
+    explanations = {
+        name: Explainer(network, composite(name, **parameters))(x) for name, parameters in COMPOSITES.items()
+    }
+    answers = _answers(next(iter(explanations.values())), classes, shipped.LABELS)
+    pictures, captions = [], []
     for i, image in enumerate(images):
-        found = int(first.target[i])
-        truth, answer = shipped.LABELS[int(classes[i])], shipped.LABELS[found]
-        probability = float(first.probabilities[i, found])
-        rows.append((i, truth, answer + ("" if found == classes[i] else " (wrong)"), f"{probability:.3f}",
-                     *(f"{explanation.conservation.worst:.0e}" for explanation in ())))
-        ...
+        pictures.append(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.NEAREST))
+        captions.append(f"{answers[i][0]}\n{answers[i][1]} {answers[i][2]}")
+        for name, explanation in explanations.items():
+            pictures.append(explanation.image(i, enlarge=SIZE // image.shape[-1]))
+            captions.append(f"{name}\n")
+    save(grid(pictures, columns=1 + len(explanations), labels=captions, font_size=12), path)
+    print_table(("picture", "network says", "probability", "score", "total relevance"), answers)
+    seconds = time.perf_counter() - began
+    note(f"{len(images)} pictures, {len(explanations)} composites, {seconds:.1f} s; look at {path}")
+
+
+def _answers(explanation: Explanation, classes: NDArray[np.int64], labels: Sequence[str]) -> list[tuple[str, ...]]:
+    """Per sample: what it shows, what the network takes it for, how surely, and how much is handed back."""
+    assert explanation.probabilities is not None
+    rows = []
+    for i, (truth, found) in enumerate(zip(classes, explanation.target, strict=True)):
+        wrong = "" if truth == found else " (wrong)"
+        rows.append((
+            labels[truth],
+            labels[found] + wrong,
+            f"{explanation.probabilities[i, found]:.1%}",
+            f"{explanation.output[i, found]:.3f}",
+            f"{explanation.relevance[i].sum(dtype=float):.3f}",
+        ))  # fmt: skip
+    return rows

@@ -1,0 +1,416 @@
+"""Every rule on every linear layer, on every backend, against the formula on the layer's matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lrpfast
+import numpy as np
+import oracle
+import pytest
+from cases import LAYERS, RULES, Case, flatten, inputs, quarters, relevance
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lrpfast import (
+    AlphaBeta,
+    Builder,
+    Composite,
+    Conv2d,
+    CustomRule,
+    Dense,
+    Epsilon,
+    Explainer,
+    Flat,
+    Gamma,
+    Norm,
+    Pass,
+    ReLU,
+    Selector,
+    Stabilizer,
+    WSquare,
+    Z,
+    ZBox,
+    ZPlus,
+)
+from lrpfast.errors import InputError, RuleError
+from lrpfast.ops import Add, AveragePool, Conv, ConvTranspose
+
+TOLERANCE = {np.float64: 1e-12, np.float32: 1e-5}
+"""Largest error, as a share of the largest relevance."""
+
+
+def assert_close(got: Any, expected: Any, dtype: type) -> None:
+    got, expected = np.asarray(got).reshape(-1), np.asarray(expected).reshape(-1)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE[dtype] * np.abs(expected).max())
+
+
+def check_alone(rule: Any, function: Any, case: Case, seed: int, backend: str, n: int = 2) -> None:
+    """The layer alone, its inputs of either sign."""
+    layer, x = case.layer, inputs(case, seed, n)
+    r = relevance(layer, flatten(x), seed)
+    expected = function(layer, flatten(x), r)
+    output_shape = case.op.forward(*x).shape
+    for dtype in (np.float64, np.float32):
+        several = len(x) > 1
+        got = lrpfast.propagate(
+            rule, case.op, x if several else x[0], r.reshape(output_shape), backend=backend, dtype=dtype
+        )
+        assert_close(flatten(got if several else (got,)).astype(dtype), expected, dtype)
+
+
+def check_after_relu(rule: Any, function: Any, case: Case, seed: int, backend: str, n: int = 2) -> None:
+    """The layer behind a ReLU, where its inputs are known to be ≥ 0."""
+    (shape,) = case.shapes
+    layer, (x,) = case.layer, inputs(case, seed, n)
+    r = relevance(layer, flatten((np.maximum(x, 0),)), seed)
+    expected = function(layer, flatten((np.maximum(x, 0),)), r)
+    build = Builder(shape)
+    network = build.network(build(case.op, build(ReLU(), build.input, name="relu"), name="layer"))
+    composite = Composite("test", ((Selector("Relu"), Pass()), (Selector(name="layer"), rule)))
+    for dtype in (np.float64, np.float32):
+        explain = Explainer(network, composite, backend=backend, dtype=dtype)
+        ones = np.ones(network.output_shape)
+        got = explain(x, target=ones, init=r.reshape(n, *network.output_shape))
+        assert_close(got.relevance, expected, dtype)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rule_on_layer(layer: str, rule: str, backend: str) -> None:
+    case = LAYERS[layer]
+    if rule.startswith("ZBox") and len(case.shapes) > 1:
+        pytest.skip("ZBox is for layers with one input (test_composites tests that it says so)")
+    check_alone(*RULES[rule], case, 0, backend)
+    if len(case.shapes) == 1:
+        check_after_relu(*RULES[rule], case, 1, backend)
+
+
+# --- layers of any geometry ---
+
+
+@st.composite
+def windows(draw: Any, transposed: bool = False) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Kernel, strides, pads and dilations for 1 to 3 axes, and the size of an input that they fit."""
+    axes = draw(st.integers(1, 3))
+    small = 3 if axes < 3 else 2
+    each = lambda least, most: draw(st.tuples(*[st.integers(least, most)] * axes))  # noqa: E731
+    kernel, strides, dilations = each(1, small), each(1, small), each(1, 2)
+    pads = each(0, 2) + each(0, 2)
+    span = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    extra = each(0, 3)
+    if transposed:
+        size = tuple(1 + e + -(-max(0, a + b - s + 1) // stride) for e, a, b, s, stride in zip(
+            extra, pads[:axes], pads[axes:], span, strides, strict=True))  # fmt: skip
+    else:
+        size = tuple(max(1, s - a - b) + e for s, a, b, e in zip(
+            span, pads[:axes], pads[axes:], extra, strict=True))  # fmt: skip
+    return {"kernel": kernel, "strides": strides, "pads": pads, "dilations": dilations}, size
+
+
+@st.composite
+def convolutions(draw: Any, transposed: bool = False) -> Case:
+    geometry, size = draw(windows(transposed))
+    groups, into, out_of = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    bias = quarters(rng, groups * out_of) if draw(st.booleans()) else None
+    kernel = geometry.pop("kernel")
+    if transposed:
+        weight = quarters(rng, groups * into, out_of, *kernel)
+        op: Any = ConvTranspose(weight, bias, **geometry, groups=groups)
+    else:
+        op = Conv(quarters(rng, groups * out_of, into, *kernel), bias, **geometry, groups=groups)
+    return Case(op, ((groups * into, *size),))
+
+
+@st.composite
+def denses(draw: Any) -> Case:
+    inside, outside = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    axes = draw(st.lists(st.integers(1, 4), max_size=2))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    bias = quarters(rng, outside) if draw(st.booleans()) else None
+    return Case(Dense(quarters(rng, outside, inside), bias), ((*axes, inside),))
+
+
+@st.composite
+def average_pools(draw: Any) -> Case:
+    geometry, size = draw(windows())
+    window, channels = geometry.pop("kernel"), draw(st.integers(1, 3))
+    # A window must hold an element that is not padding.
+    geometry["pads"] = tuple(min(p, k - 1) for p, k in zip(geometry["pads"], window * 2, strict=True))
+    geometry["dilations"] = ()
+    size = tuple(max(n, k) for n, k in zip(size, window, strict=True))
+    op = AveragePool(window, **geometry, count_include_pad=draw(st.booleans()))
+    return Case(op, ((channels, *size),))
+
+
+@pytest.mark.parametrize("family", ["dense", "convolution", "transposed convolution", "average pool"])
+@settings(max_examples=40)
+@given(data=st.data())
+def test_rules_on_layers_of_any_geometry(family: str, data: Any) -> None:
+    cases = {
+        "dense": denses(),
+        "convolution": convolutions(),
+        "transposed convolution": convolutions(transposed=True),
+        "average pool": average_pools(),
+    }
+    case = data.draw(cases[family])
+    rule = data.draw(st.sampled_from(sorted(RULES)))
+    seed, n = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.integers(1, 3))
+    from conftest import BACKENDS
+
+    for backend in BACKENDS:
+        check_alone(*RULES[rule], case, seed, backend, n)
+        check_after_relu(*RULES[rule], case, seed, backend, n)
+
+
+# --- numbers that round ---
+
+
+@pytest.mark.parametrize("layer", ["dense", "conv2d", "conv2d, depthwise twofold", "transposed conv2d"])
+@pytest.mark.parametrize("rule", [Epsilon(), ZPlus(), AlphaBeta(), Gamma(), ZBox(-4, 4), WSquare()], ids=str)
+def test_float32_with_numbers_that_round(layer: str, rule: Any, backend: str) -> None:
+    """Within 1e-5, save where z is within 1e-4 of what it is the sum of: no relevance is laid there."""
+    case, function = LAYERS[layer], RULES.get(str(rule), (None, None))[1]
+    if isinstance(rule, ZBox):
+        function = lambda layer, x, r: oracle.z_box(layer, x, r, -4, 4)  # noqa: E731
+    rng = np.random.default_rng(3)
+    parameters = {
+        name: (getattr(case.op, name) + rng.normal(0, 0.1, getattr(case.op, name).shape)).astype(np.float32)
+        for name in ("weight", "bias")
+    }
+    case = Case(oracle.replace(case.op, **parameters), case.shapes)
+    x = np.clip(rng.normal(size=(4, *case.shapes[0])), -4, 4).astype(np.float32)
+    matrix, flat_x = case.layer, flatten((x,))
+    magnitude = np.abs(flat_x) @ np.abs(matrix.w).T + np.abs(matrix.b)
+    clear = np.abs(flat_x @ matrix.w.T + matrix.b) > 0.02 * magnitude
+    assert clear.mean() > 0.8
+    r = rng.normal(size=clear.shape).astype(np.float32) * clear
+    shape = case.op.forward(x).shape
+    got = lrpfast.propagate(rule, case.op, x, r.reshape(shape).astype(np.float32), backend=backend)
+    assert_close(got, function(matrix, flat_x, r.astype(np.float64)), np.float32)
+
+
+# --- golden vectors ---
+
+W = np.array([[1, -1, 0.5], [-0.5, 2, -1.5]])
+B = np.array([-1, 0.5])
+X = np.array([[1.0, 1.0, -2.0]])
+
+GOLDEN = [
+    (Epsilon(1e-6), (-0.59999973, 0.89999967, 1.09999963)),
+    (Epsilon(0.25), (-0.53968254, 0.82539683, 1.01587302)),
+    (Epsilon(1e-6, bias=False), (-1.11111009, 1.44444335, 1.66666552)),
+    (Gamma(0.25), (-0.44206759, 0.84670209, 1.04278049)),
+    (Gamma(0.25, bias=False), (-0.75362273, 1.26811531, 1.48550658)),
+    (ZPlus(), (0.99999900, 0.36363630, 0.54545445)),
+    (ZPlus(bias=False), (0.99999900, 0.39999992, 0.59999988)),
+    (AlphaBeta(1, 0, bias=False), (0.99999900, 0.39999992, 0.59999988)),
+    (AlphaBeta(2, 1), (1.00000000, 0.39393937, 0.75757567)),
+    (AlphaBeta(2, 1, bias=False), (1.00000000, 0.30000009, 0.70000001)),
+    (ZBox(-3.0, 3.0), (0.67599058, 0.79254072, 0.53146849)),
+    (WSquare(), (0.34472924, 0.90028472, 0.41025634)),
+    (Flat(), (0.66666644, 0.66666644, 0.66666644)),
+]
+"""What zennit 1.0.0 returns for R = (1, 1), in float64, to the digits shown."""
+
+
+@pytest.mark.parametrize(("rule", "expected"), GOLDEN, ids=lambda value: str(value))
+def test_golden_vectors_of_zennit(rule: Any, expected: tuple[float, ...], backend: str) -> None:
+    got = lrpfast.propagate(rule, Dense(W, B), X, np.ones((1, 2)), backend=backend)
+    np.testing.assert_allclose(got[0], expected, rtol=0, atol=5.1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [(AlphaBeta(1, 0), (-1, 0)), (AlphaBeta(2, 1), (-2, 0.5))], ids=str
+)
+def test_micro_case_of_bach_et_al(rule: Any, expected: tuple[float, ...], backend: str) -> None:
+    layer = Dense(np.array([[1.0, -1.0]]), np.array([-1.0]))
+    got = lrpfast.propagate(rule, layer, np.array([[1.0, 1.0]]), np.array([[-1.0]]), backend=backend)
+    np.testing.assert_allclose(got[0], expected, rtol=0, atol=3e-6)
+
+
+# --- what the table of layers cannot show ---
+
+
+@pytest.mark.parametrize("layer", ["dense", "dense, two axes", "conv2d, padded", "average pool 2d"])
+def test_box_with_bounds_for_each_input(layer: str, backend: str) -> None:
+    case, rng = LAYERS[layer], np.random.default_rng(5)
+    (shape,) = case.shapes
+    low, high = -2 - np.abs(quarters(rng, *shape)), 2 + np.abs(quarters(rng, *shape))
+    bounds = {"low": low.reshape(-1), "high": high.reshape(-1)}
+    function = lambda layer, x, r: oracle.z_box(layer, x, r, **bounds)  # noqa: E731
+    check_alone(ZBox(low, high), function, case, 0, backend)
+    check_after_relu(ZBox(low, high), function, case, 0, backend)
+
+
+def test_box_with_bounds_for_each_channel(backend: str) -> None:
+    case = LAYERS["conv2d, padded"]
+    low, high = np.array([-2.0, -3.0]).reshape(2, 1, 1), np.array([2.0, 4.0]).reshape(2, 1, 1)
+    full = {name: np.broadcast_to(a, case.shapes[0]).reshape(-1) for name, a in (("low", low), ("high", high))}
+    function = lambda layer, x, r: oracle.z_box(layer, x, r, **full)  # noqa: E731
+    check_alone(ZBox(low, high), function, case, 0, backend)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.startswith("ZBox")])
+@pytest.mark.parametrize("count", [2, 3])
+def test_sum_of_inputs_that_are_not_negative(rule: str, count: int, backend: str) -> None:
+    case = Case(Add(), ((5,),) * count)
+    x = tuple(np.abs(a) for a in inputs(case, 0))
+    layer = case.layer
+    r = relevance(layer, flatten(x), 0)
+    expected = RULES[rule][1](layer, flatten(x), r)
+    # ReLUs of slices of the input, so that the signs are known.
+    build = Builder((5 * count,))
+    pieces = [
+        build(ReLU(), build(lrpfast.ops.Slice((5 * i,), (1,), (5,)), build.input), name=f"relu{i}")
+        for i in range(count)
+    ]
+    network = build.network(build(Add(), *pieces, name="layer"))
+    composite = Composite("test", (("activation", Pass()), (Selector(name="layer"), RULES[rule][0])))
+    for dtype in (np.float64, np.float32):
+        explain = Explainer(network, composite, backend=backend, dtype=dtype)
+        assert_close(explain(flatten(x), np.ones(5), r).relevance, expected, dtype)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_array_added_to_itself(rule: str, backend: str) -> None:
+    if rule.startswith("ZBox"):
+        pytest.skip("ZBox is for layers with one input (test_composites tests that it says so)")
+    rng = np.random.default_rng(0)
+    x = quarters(rng, 2, 5)
+    layer = oracle.matrix(Add(), (5,), (5,))
+    both = np.concatenate([x, x], axis=1)
+    r = relevance(layer, both, 0)
+    expected = RULES[rule][1](layer, both, r)
+    build = Builder((5,))
+    network = build.network(build(Add(), build.input, build.input, name="layer"))
+    explain = Explainer(network, Composite("test", (("sum", RULES[rule][0]),)), backend=backend, dtype=np.float64)
+    assert_close(explain(x, np.ones(5), r).relevance, expected[:, :5] + expected[:, 5:], np.float64)
+
+
+def test_pass_hands_relevance_through(backend: str) -> None:
+    case = LAYERS["affine per channel"]
+    check_alone(Pass(), oracle.passed, case, 0, backend)
+    check_after_relu(Pass(), oracle.passed, case, 0, backend)
+    x, r = np.array([[-1.0, 2.0]]), np.array([[3.0, 4.0]])
+    np.testing.assert_array_equal(lrpfast.propagate(Pass(), ReLU(), x, r, backend=backend), r)
+
+
+# --- denominators that are zero ---
+
+ZERO = Dense(np.array([[1.0, -1.0], [2.0, 1.0]]))  # z = (0, 3) at x = (1, 1)
+AT_ZERO, ONES = np.array([[1.0, 1.0]]), np.ones((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (Z(), (2 / 3, 1 / 3)),
+        (Epsilon(0.0), (2 / 3, 1 / 3)),
+        (Epsilon(0.5), (1 / 0.5 + 2 / 3.5, -1 / 0.5 + 1 / 3.5)),  # σ(0) = +1
+        (Epsilon(Stabilizer(0.5, clip=True)), (1 / 0.5 + 2 / 3, -1 / 0.5 + 1 / 3)),
+        (Gamma(1.0, stabilizer=0), (2 / 3, 1 / 3)),  # z = 0 opens neither gate
+        (ZPlus(0.0), (1 + 2 / 3, 1 / 3)),
+        (AlphaBeta(2, 1, 0.0), (2 + 4 / 3, -1 + 2 / 3)),
+    ],
+    ids=str,
+)
+def test_outputs_that_are_zero(rule: Any, expected: tuple[float, ...], backend: str) -> None:
+    for sign in (1.0, -1.0):  # -0.0 counts as positive too
+        got = lrpfast.propagate(rule, ZERO, sign * AT_ZERO, ONES, backend=backend)
+        np.testing.assert_allclose(got[0], np.array(expected) if sign > 0 else _mirrored(rule), rtol=0, atol=1e-12)
+
+
+def _mirrored(rule: Any) -> np.ndarray:
+    """By the oracle, for x = (-1, -1)."""
+    layer = oracle.matrix(ZERO, (2,))
+    x = -AT_ZERO
+    if isinstance(rule, AlphaBeta):
+        return oracle.alpha_beta(layer, x, ONES, rule.alpha, rule.beta, epsilon=0)[0]
+    if isinstance(rule, ZPlus):
+        return oracle.z_plus(layer, x, ONES, epsilon=0)[0]
+    if isinstance(rule, Gamma):
+        return oracle.gamma(layer, x, ONES, rule.gamma, epsilon=0)[0]
+    stab = rule.stab
+    return oracle.epsilon(layer, x, ONES, epsilon=stab.epsilon, clip=stab.clip)[0]
+
+
+def test_inputs_that_are_all_zero_hand_nothing_back_but_for_flat_and_w_square(backend: str) -> None:
+    layer, x, r = Dense(W, B), np.zeros((1, 3)), np.ones((1, 2))
+    for rule in (Z(), Epsilon(), ZPlus(), AlphaBeta(), Gamma(), Norm()):
+        np.testing.assert_array_equal(lrpfast.propagate(rule, layer, x, r, backend=backend), 0)
+    for rule in (Flat(), WSquare(bias=False)):
+        assert lrpfast.propagate(rule, layer, x, r, backend=backend).sum() == pytest.approx(2, abs=1e-5)
+
+
+def test_padding_receives_nothing_and_does_not_count(backend: str) -> None:
+    layer = Conv2d(np.ones((1, 1, 3, 3)), padding=1)
+    got = lrpfast.propagate(Flat(0.0), layer, np.zeros((1, 1, 2, 2)), np.ones((1, 1, 2, 2)), backend=backend)
+    np.testing.assert_allclose(got, np.ones((1, 1, 2, 2)), atol=1e-12)
+
+
+# --- CustomRule and mistakes ---
+
+
+def test_custom_rule_sees_the_layer(backend: str) -> None:
+    seen = []
+
+    def rule(op: Any, inputs: Any, output: Any, r: Any) -> Any:
+        seen.append((op, inputs, output, r))
+        return tuple(np.full_like(x, r.sum() / x.size / len(inputs)) for x in inputs)
+
+    x, r = (np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])), np.array([[1.0, 1.0]])
+    first, second = lrpfast.propagate(CustomRule(rule), Add(), x, r, backend=backend)
+    np.testing.assert_array_equal(first, [[0.5, 0.5]])
+    np.testing.assert_array_equal(second, first)
+    ((op, inputs_seen, output, r_seen),) = seen
+    assert isinstance(op, Add)
+    np.testing.assert_array_equal(inputs_seen, x)
+    np.testing.assert_array_equal(output, [[4.0, 6.0]])
+    np.testing.assert_array_equal(r_seen, r)
+
+
+@pytest.mark.parametrize(
+    "result", [None, (), (np.zeros((1, 3)), np.zeros((1, 3))), (np.zeros((1, 2)),), (np.zeros(3),)]
+)
+def test_custom_rule_that_returns_the_wrong_thing(result: Any) -> None:
+    with pytest.raises(RuleError, match=r"mine.*expected .* of shape \(1, 3\)"):
+        lrpfast.propagate(CustomRule(lambda *_: result, "mine"), Dense(W, B), X, np.ones((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "layer", "x", "r", "error", "words"),
+    [
+        (Epsilon(), ReLU(), X, X, RuleError, "is for linear operators only; the layer is Relu"),
+        (Pass(), Dense(W, B), X, ONES, RuleError, "needs one input, of the output's shape"),
+        (lrpfast.WinnerTakeAll(), Dense(W, B), X, ONES, RuleError, "operators of kind max_pool only"),
+        (lrpfast.Route(), Dense(W, B), X, ONES, RuleError, "operators of kind movement only"),
+        (lrpfast.ReLUDeconvNet(), Dense(W, B), X, ONES, RuleError, "operators of kind activation only"),
+        (ZBox(0, 1), Add(), (ONES, ONES), ONES, RuleError, "is for operators with one input"),
+        (ZBox(np.zeros(2), 1), Dense(W, B), X, ONES, RuleError, "does not broadcast"),
+        (Epsilon(), Dense(W, B), X, np.ones((1, 3)), InputError, r"r has shape \(1, 3\)"),
+        (Epsilon(), Dense(W, B), X, np.ones((2, 2)), InputError, r"output has \(1, 2\)"),
+        (Epsilon(), Dense(W, B), 1.0, ONES, InputError, "batch axis"),
+        (Epsilon(), Add(), (X, np.ones((2, 3))), X, InputError, "batch axis of one length"),
+        (Epsilon(), Dense(W, B), np.ones((1, 4)), ONES, lrpfast.ModelError, "last axis of 3"),
+        (Epsilon(), Dense(W, B), X, np.array([[np.nan, 1]]), lrpfast.NonFiniteError, "r holds"),
+        (Epsilon(), Dense(W, B), np.array([[np.nan, 1, 1]]), ONES, lrpfast.NonFiniteError, "x holds"),
+        (Epsilon(), "Dense", X, ONES, lrpfast.ModelError, "is not a layer"),
+        ("epsilon", Dense(W, B), X, ONES, RuleError, "'epsilon' is not a rule"),
+        (Epsilon, Dense(W, B), X, ONES, RuleError, "is not a rule"),
+    ],
+)  # fmt: skip
+def test_propagate_refuses(rule: Any, layer: Any, x: Any, r: Any, error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        lrpfast.propagate(rule, layer, x, r)
+
+
+def test_propagate_dtype_follows_x() -> None:
+    layer, r = Dense(W, B), np.ones((1, 2))
+    assert lrpfast.propagate(Epsilon(), layer, X, r).dtype == np.float64
+    assert lrpfast.propagate(Epsilon(), layer, X.astype(np.float32), r).dtype == np.float32
+    assert lrpfast.propagate(Epsilon(), layer, X.astype(int), r).dtype == np.float32
+    assert lrpfast.propagate(Epsilon(), layer, X, r, dtype=np.float32).dtype == np.float32
+    with pytest.raises(InputError, match="dtype is int64; expected float32 or float64"):
+        lrpfast.propagate(Epsilon(), layer, X, r, dtype=np.int64)
