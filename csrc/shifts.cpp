@@ -105,9 +105,7 @@ Windows simplified(const Windows& windows) {
 
 Size ShiftAxis::phase_count() const { return static_cast<Size>(phases.size()); }
 
-Size ShiftAxis::input_at(Size phase, Size i) const {
-    return i * step + phases[static_cast<std::size_t>(phase)] - pad;
-}
+Size ShiftAxis::origin(Size phase) const { return phases[static_cast<std::size_t>(phase)] - pad; }
 
 Size ShiftAxis::furthest() const {
     Size most = 0;
@@ -116,9 +114,8 @@ Size ShiftAxis::furthest() const {
 }
 
 void ShiftAxis::inside(Size phase, Size length, Size& first, Size& last) const {
-    const Size origin = pad - phases[static_cast<std::size_t>(phase)];
-    first = std::clamp(ceil_div(origin, step), Size{0}, length);
-    last = std::clamp(ceil_div(in_size + origin, step), Size{0}, length);
+    first = std::clamp(ceil_div(-origin(phase), step), Size{0}, length);
+    last = std::clamp(ceil_div(in_size - origin(phase), step), Size{0}, length);
 }
 
 Size Shifts::extent(Size n) const {

@@ -34,8 +34,8 @@ struct ShiftAxis {
     Size pitch;  // positions from one row to the next
 
     Size phase_count() const;
-    /// Where in `in` position i of a phase lies, if inside.
-    Size input_at(Size phase, Size i) const;
+    /// Position i of a phase lies at in[i · step + origin(phase)], if inside.
+    Size origin(Size phase) const;
     Size furthest() const;
     /// The positions [first, last) of a phase that lie inside of `in`, within the first `length`.
     void inside(Size phase, Size length, Size& first, Size& last) const;

@@ -15,13 +15,9 @@ constexpr int kTileRows = 4;  // 12 sums in 16 registers
 template <class T>
 struct VectorOf {
     typedef T type __attribute__((vector_size(LRPFAST_VECTOR_BYTES)));
-    typedef double wide __attribute__((vector_size(LRPFAST_VECTOR_BYTES / sizeof(T) * sizeof(double))));
 };
 template <class T>
 using Vec = typename VectorOf<T>::type;
-/// As many doubles as Vec<T> has lanes.
-template <class T>
-using Wide = typename VectorOf<T>::wide;
 template <class T>
 constexpr Size kLanes = LRPFAST_VECTOR_BYTES / static_cast<Size>(sizeof(T));
 
@@ -146,19 +142,54 @@ LRPFAST_INLINE V part_of(V v, const Part<T>& part) {
     return v * (v > V{} ? part.positive - V{} : part.negative - V{});
 }
 
+/// As many doubles as Vec<T> has lanes, in one vector or two.
+template <class T>
+constexpr int kParts = static_cast<int>(sizeof(double) / sizeof(T));
+template <class T>
+struct Wide {
+    Vec<double> part[kParts<T>];
+};
+
 template <class T>
 LRPFAST_INLINE Wide<T> widen(Vec<T> v) {
-    return __builtin_convertvector(v, Wide<T>);
+    typedef T Narrow __attribute__((vector_size(LRPFAST_VECTOR_BYTES / kParts<T>)));
+    Wide<T> wide;
+    for (int p = 0; p < kParts<T>; ++p) {
+        Narrow narrow;
+        __builtin_memcpy(&narrow, reinterpret_cast<const char*>(&v) + p * sizeof narrow, sizeof narrow);
+        wide.part[p] = __builtin_convertvector(narrow, Vec<double>);
+    }
+    return wide;
 }
 
 /// The sum of the lanes, by halves.
-template <class V>
-LRPFAST_INLINE auto lane_sum(V v) {
-    constexpr int lanes = sizeof(V) / sizeof(v[0]);
-    auto sums = v;
-    for (int half = lanes / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
-    return sums[0];
+template <class T, int BYTES = LRPFAST_VECTOR_BYTES>
+struct LaneSum {
+    typedef T Half __attribute__((vector_size(BYTES / 2)));
+    template <class V>
+    static LRPFAST_INLINE T of(const V& v) {
+        Half low, high;
+        __builtin_memcpy(&low, &v, sizeof low);
+        __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
+        return LaneSum<T, BYTES / 2>::of(low + high);
+    }
+};
+template <class T>
+struct LaneSum<T, sizeof(T)> {
+    template <class V>
+    static LRPFAST_INLINE T of(const V& v) {
+        return v[0];
+    }
+};
+template <class T>
+LRPFAST_INLINE T lane_sum(const Vec<T>& v) {
+    return LaneSum<T>::of(v);
+}
+template <class T>
+LRPFAST_INLINE double lane_sum(const Wide<T>& v) {
+    double sum = 0;
+    for (int p = 0; p < kParts<T>; ++p) sum += lane_sum<double>(v.part[p]);
+    return sum;
 }
 
 constexpr Size at_most(Size a, Size b) { return a < b ? a : b; }

@@ -133,12 +133,8 @@ def _custom_oracle(layer: oracle.Layer, x: oracle.Array, r: oracle.Array) -> ora
     return x * (r @ layer.w)
 
 
-_STABILIZERS: tuple[dict[str, Any], ...] = (
-    {"epsilon": 0.25},
-    {"epsilon": 0.25, "clip": True},
-    {"epsilon": 0.25, "norm_scale": True},
-    {"epsilon": 0.5, "clip": True, "norm_scale": True},
-)
+def _by_name(pairs: list[tuple[Rule, Oracle]]) -> dict[str, tuple[Rule, Oracle]]:
+    return {str(rule): (rule, function) for rule, function in pairs}
 
 
 def _rules() -> dict[str, tuple[Rule, Oracle]]:
@@ -164,7 +160,13 @@ def _rules() -> dict[str, tuple[Rule, Oracle]]:
     for gamma in (0.25, 1.0):
         for bias in (True, False):
             pairs.append((Gamma(gamma, bias=bias), partial(oracle.gamma, gamma=gamma, bias=bias)))
-    for options in _STABILIZERS:
+    return _by_name(pairs)
+
+
+def _stabilized_rules() -> dict[str, tuple[Rule, Oracle]]:
+    pairs: list[tuple[Rule, Oracle]] = []
+    for clip, norm_scale in ((False, False), (True, False), (False, True), (True, True)):
+        options: dict[str, Any] = {"epsilon": 0.25, "clip": clip, "norm_scale": norm_scale}
         stabilizer = Stabilizer(**options)
         pairs += [
             (Epsilon(stabilizer), partial(oracle.epsilon, **options)),
@@ -176,10 +178,19 @@ def _rules() -> dict[str, tuple[Rule, Oracle]]:
             (WSquare(stabilizer), partial(oracle.w_square, **options)),
             (Flat(stabilizer), partial(oracle.flat, **options)),
         ]
-    return {str(rule): (rule, function) for rule, function in pairs}
+    return _by_name(pairs)
 
 
 RULES = _rules()
+"""Each rule by its text, with its oracle."""
+
+STABILIZED_RULES = _stabilized_rules()
+"""Rules with each of the stabiliser's options."""
+
+
+def fits(case: Case, rule: Rule) -> bool:
+    """Whether the rule is for such a layer: ZBox is for layers with one input."""
+    return len(case.shapes) == 1 or not isinstance(rule, ZBox)
 
 
 # --- arrays that fit a layer ---

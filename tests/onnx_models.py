@@ -53,6 +53,11 @@ def node(op_type: str, inputs: str, outputs: str = "y", **attributes: Any) -> on
     return helper.make_node(op_type, names, outputs.split(), **attributes)
 
 
+def ones(*shape: int) -> Array:
+    """Ones in float32."""
+    return np.ones(shape, np.float32)
+
+
 def evaluate(graph: Graph, x: Array) -> Array:
     """The output of a graph, each node run by its operator's `forward`."""
     values = {graph.input: x}

@@ -85,14 +85,13 @@ struct ShiftedProduct {
     void fill_panel(const T* w, Size row0, Size rows, Size k0, Size depth, T* panel) const {
         const Size taps = shifts.tap_count();
         const Shifts::Tap* tap = shifts.taps();
-        const Source<T> source{nullptr, 1, 0, args.w_part, nullptr, {1, 1}};
         const Size padded = blocks_of(rows, kTileRows) * kTileRows;
         if (by_product) {
             for (Size i = 0; i < padded * depth; ++i) panel[i] = 0;
             for (Size k = 0; k < depth; ++k)
                 for (Size row = 0; row < rows; row += kTileRows)
-                    copy_line(source, w + (k0 + k) * weights.source_step + row0 + row, static_cast<const T*>(nullptr), 1,
-                              at_most(kTileRows, rows - row), panel + row * depth + k * kTileRows);
+                    copy_line(args.w_part, w + (k0 + k) * weights.source_step + row0 + row, at_most(kTileRows, rows - row),
+                              panel + row * depth + k * kTileRows);
             return;
         }
         for (Size row = 0; row < padded; ++row) {
@@ -103,7 +102,7 @@ struct ShiftedProduct {
             }
             const T* from = w + (row0 + row) * weights.row_step;
             if (taps == weights.source_step) {
-                copy_line(source, from + k0, static_cast<const T*>(nullptr), 1, depth, to);
+                copy_line(args.w_part, from + k0, depth, to);
                 continue;
             }
             Size t = k0 % taps;
@@ -112,7 +111,7 @@ struct ShiftedProduct {
                 to[k] = of_source[tap[t].index];
                 if (++t == taps) t = 0, of_source += weights.source_step;
             }
-            copy_line(source, static_cast<const T*>(to), static_cast<const T*>(nullptr), 1, depth, to);
+            copy_line<T>(args.w_part, to, depth, to);
         }
     }
 

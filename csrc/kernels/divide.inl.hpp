@@ -5,6 +5,18 @@ template <class T>
 struct LedgerLanes {
     Wide<T> taken{}, bias{}, stabilizer{}, dead{};
 
+    LRPFAST_INLINE void add(const Wide<T>& z, const Wide<T>& s, const Wide<T>& share, const Wide<T>& stabilized) {
+        const Vec<double> none{};
+        for (int p = 0; p < kParts<T>; ++p) {
+            const auto is_zero = z.part[p] == none;
+            taken.part[p] += share.part[p];
+            stabilizer.part[p] += is_zero ? none : s.part[p] * (stabilized.part[p] - z.part[p]);
+            dead.part[p] += is_zero ? share.part[p] : none;
+        }
+    }
+    LRPFAST_INLINE void add_bias(const Wide<T>& s, const Wide<T>& biases) {
+        for (int p = 0; p < kParts<T>; ++p) bias.part[p] += s.part[p] * biases.part[p];
+    }
     void add_to(double* sums) const {
         sums[0] += lane_sum(taken);
         sums[1] += lane_sum(bias);
@@ -34,11 +46,8 @@ void divide_line(const Divide<T>& args, const T* z, const T* r, const T* gate_z,
         const Vec<T> s = stabilized != zero ? share / stabilized : zero;
         lanes.put(out + i, s);
 
-        const Wide<T> wide_s = widen<T>(s), wide_z = widen<T>(at), wide_share = widen<T>(share), none{};
-        ledger.taken += wide_share;
-        if (bias != nullptr) ledger.bias += wide_s * widen<T>(many ? lanes.get(bias + i) : splat(*bias));
-        ledger.stabilizer += wide_z == none ? none : wide_s * (widen<T>(stabilized) - wide_z);
-        ledger.dead += wide_z == none ? wide_share : none;
+        ledger.add(widen<T>(at), widen<T>(s), widen<T>(share), widen<T>(stabilized));
+        if (bias != nullptr) ledger.add_bias(widen<T>(s), widen<T>(many ? lanes.get(bias + i) : splat(*bias)));
     });
 }
 
@@ -53,7 +62,7 @@ void fill_epsilons(const Divide<T>& args, T* epsilons) {
         Wide<T> squares{};
         for_vectors<T>(count, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
             const Wide<T> z = widen<T>(lanes.get(from + i));
-            squares += z * z;
+            for (int p = 0; p < kParts<T>; ++p) squares.part[p] += z.part[p] * z.part[p];
         });
         sums[0] = lane_sum(squares);
     };

@@ -62,8 +62,10 @@ void sums(const Sums<T>& args) {
         Wide<T> plain{}, absolute{};
         for_vectors<T>(count, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
             const Wide<T> x = widen<T>(lanes.get(from + i));
-            plain += x;
-            absolute += x < Wide<T>{} ? -x : x;
+            for (int p = 0; p < kParts<T>; ++p) {
+                plain.part[p] += x.part[p];
+                absolute.part[p] += x.part[p] < Vec<double>{} ? -x.part[p] : x.part[p];
+            }
         });
         sums[0] = lane_sum(plain);
         sums[1] = lane_sum(absolute);

@@ -8,8 +8,7 @@ template <class T>
 const T* parted_source(const Linear<T>& args, Size size) {
     if (args.src_part.is_identity()) return args.src;
     T* copy = scratch<T>(Scratch::source, size);
-    const Source<T> source{nullptr, 1, 0, args.src_part, nullptr, {1, 1}};
-    copy_line(source, args.src, static_cast<const T*>(nullptr), 1, size, copy);
+    copy_line(args.src_part, args.src, size, copy);
     return copy;
 }
 
@@ -30,7 +29,7 @@ void add_dots(const T* x, Size x_pitch, const T* w, Size w_pitch, const Part<T>&
         }
     });
     for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sums[r * pitch + c] += lane_sum(tile[r][c]);
+        for (int c = 0; c < C; ++c) sums[r * pitch + c] += lane_sum<T>(tile[r][c]);
 }
 
 constexpr Size kGemmDepth = 2048;  // products that are added up before they join the rest

@@ -10,19 +10,42 @@ struct Source {
     Part<T> gain_part;
 };
 
+/// to[i] = part(from[i · step]), for a step that the compiler knows or, with STEP = 0, does not.
+template <class T, int STEP>
+void copy_spaced(const Part<T>& part, const T* from, Size step, Size count, T* to) {
+    if (STEP != 0) step = STEP;
+    if (part.is_identity())
+        for (Size i = 0; i < count; ++i) to[i] = from[i * step];
+    else
+        for (Size i = 0; i < count; ++i) to[i] = part_of(from[i * step], part);
+}
+
+/// to[i] = part(from[i])
+template <class T>
+void copy_line(const Part<T>& part, const T* from, Size count, T* to) {
+    if (part.is_identity())
+        for_vectors<T>(count, [=](Size i, auto lanes) LRPFAST_INLINE_LAMBDA { lanes.put(to + i, lanes.get(from + i)); });
+    else
+        for_vectors<T>(count, [=](Size i, auto lanes) LRPFAST_INLINE_LAMBDA { lanes.put(to + i, part_of(lanes.get(from + i), part)); });
+}
+
 /// to[i] = part(from[i · step]) · part(gain[i · step])
 template <class T>
-void copy_line(const Source<T>& source, const T* from, const T* gain, Size step, Size count, T* to) {
-    if (step != 1 || gain != nullptr) {
-        for (Size i = 0; i < count; ++i) to[i] = part_of(from[i * step], source.part);
-        if (gain != nullptr)
-            for (Size i = 0; i < count; ++i) to[i] *= part_of(gain[i * step], source.gain_part);
-    } else if (source.part.is_identity()) {
-        for_vectors<T>(count, [=](Size i, auto lanes) { lanes.put(to + i, lanes.get(from + i)); });
-    } else {
-        const Part<T> part = source.part;
-        for_vectors<T>(count, [=](Size i, auto lanes) { lanes.put(to + i, part_of(lanes.get(from + i), part)); });
-    }
+void copy_scaled(const Source<T>& source, const T* from, const T* gain, Size step, Size count, T* to) {
+    if (step == 1)
+        copy_line(source.part, from, count, to);
+    else if (step == 2)
+        copy_spaced<T, 2>(source.part, from, step, count, to);
+    else
+        copy_spaced<T, 0>(source.part, from, step, count, to);
+    if (gain != nullptr)
+        for (Size i = 0; i < count; ++i) to[i] *= part_of(gain[i * step], source.gain_part);
+}
+
+template <class T>
+void fill_line(T value, Size count, T* to) {
+    const Vec<T> values = splat(value);
+    for_vectors<T>(count, [=](Size i, auto lanes) LRPFAST_INLINE_LAMBDA { lanes.put(to + i, values); });
 }
 
 /// Goes through the rows of a line of positions, in order.
@@ -54,22 +77,26 @@ void fill_strip(const Shifts& shifts, const Source<T>& source, T fill, Size firs
         const Size column_phase = phase % columns.phase_count();
         const Size row_phase = phase / columns.phase_count() % rows.phase_count();
         const Size plane_phase = phase / columns.phase_count() / rows.phase_count();
-        T* to = strip + phase * strip_pitch;
-        for (Size i = 0; i < length; ++i) to[i] = fill;
-
+        const Size plane_origin = planes.origin(plane_phase), row_origin = rows.origin(row_phase);
+        const Size column_origin = columns.origin(column_phase);
+        T* const line = strip + phase * strip_pitch - first;  // where position 0 would be
         Size begin, end;  // the columns that exist
         columns.inside(column_phase, columns.pitch, begin, end);
+
+        Size filled = first;  // up to where the strip is written
         RowWalk walk(shifts, first / columns.pitch);
         for (Size start = first - first % columns.pitch; start < first + length; start += columns.pitch, walk.step()) {
-            const Size d = planes.input_at(plane_phase, walk.plane), h = rows.input_at(row_phase, walk.row);
+            const Size d = walk.plane * planes.step + plane_origin, h = walk.row * rows.step + row_origin;
             if (walk.sample >= source.samples || d < 0 || d >= planes.in_size || h < 0 || h >= rows.in_size) continue;
-            const Size from = at_least(begin, first - start), to_column = at_most(end, first + length - start);
-            if (from >= to_column) continue;
-            const Size at = (d * rows.in_size + h) * columns.in_size + columns.input_at(column_phase, from);
-            copy_line(source, source.plane + walk.sample * source.sample_step + at,
-                      ahead(source.gain, at), columns.step, to_column - from,
-                      to + start + from - first);
+            const Size from = at_least(start + begin, first), to = at_most(start + end, first + length);
+            if (from >= to) continue;
+            fill_line(fill, from - filled, line + filled);
+            const Size at = (d * rows.in_size + h) * columns.in_size + (from - start) * columns.step + column_origin;
+            copy_scaled(source, source.plane + walk.sample * source.sample_step + at, ahead(source.gain, at), columns.step,
+                        to - from, line + from);
+            filled = to;
         }
+        fill_line(fill, first + length - filled, line + filled);
     }
 }
 
@@ -98,8 +125,8 @@ struct Ending {
     /// Results for out[at …]; one bias for all of them.
     void put_line(const T* result, Size count, Size at, Size gain_at, const T* channel_bias) const {
         const Vec<T> bias_value = splat(bias != nullptr ? *channel_bias : T(0));
-        for_vectors<T>(count, [=](Size i, auto lanes) {
-            const auto maybe = [&](const T* from, Size offset) { return from != nullptr ? lanes.get(from + offset) : Vec<T>{}; };
+        for_vectors<T>(count, [=](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
+            const auto maybe = [&](const T* from, Size offset) LRPFAST_INLINE_LAMBDA { return from != nullptr ? lanes.get(from + offset) : Vec<T>{}; };
             lanes.put(out + at + i,
                       value(lanes.get(result + i), maybe(gain, gain_at + i), bias_value,
                             maybe(times, at + i), maybe(accumulate ? out : nullptr, at + i)));
@@ -108,8 +135,8 @@ struct Ending {
 
     /// Results for out[at …]; a bias for each.
     void put_biased(const T* result, Size count, Size at, const T* biases) const {
-        for_vectors<T>(count, [=](Size i, auto lanes) {
-            const auto maybe = [&](const T* from, Size offset) { return from != nullptr ? lanes.get(from + offset) : Vec<T>{}; };
+        for_vectors<T>(count, [=](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
+            const auto maybe = [&](const T* from, Size offset) LRPFAST_INLINE_LAMBDA { return from != nullptr ? lanes.get(from + offset) : Vec<T>{}; };
             lanes.put(out + at + i,
                       value(lanes.get(result + i), Vec<T>{}, maybe(biases, i),
                             maybe(times, at + i), maybe(accumulate ? out : nullptr, at + i)));

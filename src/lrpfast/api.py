@@ -13,7 +13,7 @@ import numpy as np
 
 from . import backends
 from ._version import __version__
-from .composites import Composite, Selector, assign
+from .composites import INITS, Composite, Selector, assign
 from .composites import composite as make_composite
 from .errors import InputError, RuleError
 from .explanation import Conservation, Explanation
@@ -24,8 +24,6 @@ from .network import Network, as_array, as_finite, check_input, check_output
 from .ops.base import Array, Op
 from .plan import Plan, settle
 from .rules import Rule
-
-INITS = ("logit", "one", "probability")
 
 
 def load(source: Any, input_shape: tuple[int, ...] | None = None) -> Network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,16 @@ KINDS = {
 }
 """The words that select operators by kind; an operator's own name (`Conv`) selects it too."""
 
+INITS = ("logit", "one", "probability")
+"""The words for initial relevance."""
+
+
+def _all_kinds(op: type[Op] = Op) -> set[str]:
+    return set(op.kinds).union(*map(_all_kinds, op.__subclasses__()))
+
+
+_KNOWN_KINDS = ("*", *KINDS, *sorted(_all_kinds() - set(KINDS)), "BatchNormalization")
+
 
 @dataclass(frozen=True)
 class Selector:
@@ -57,11 +68,20 @@ class Selector:
         A glob pattern for the node's name, such as ``"features.*"``.
     first : bool, default False
         Only nodes that no node of the same kind comes before on any path from the input.
+
+    Raises
+    ------
+    CompositeError
+        There is no such kind.
     """
 
     kind: str = "*"
     name: str = "*"
     first: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KNOWN_KINDS:
+            raise CompositeError(f"no operator is of kind {self.kind!r}; known are {', '.join(_KNOWN_KINDS)}")
 
     def __str__(self) -> str:
         words = ["first"] if self.first else []
@@ -102,7 +122,7 @@ class Composite:
     Raises
     ------
     CompositeError
-        An entry is not a pair of a selector and a rule.
+        An entry is not a pair of a selector and a rule, or there is no such kind or `init`.
     """
 
     name: str
@@ -112,6 +132,10 @@ class Composite:
     doc: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        if self.init not in INITS:
+            raise CompositeError(
+                f"composite {self.name!r}: init is {self.init!r}; expected one of {', '.join(INITS)}"
+            )
         entries = []
         for entry in self.rules:
             try:
@@ -309,10 +333,12 @@ def deep_taylor_bounded(
     return _deep_taylor("deep_taylor_bounded", doc, ZBox(low, high, stabilizer), stabilizer)
 
 
-def _gradient_like(name: str, doc: str, activation: Rule, **more: Any) -> Composite:
-    return _preset(
-        name, doc, [("activation", activation), (Selector(), Gradient())], init="one", **more
-    )
+_RECTIFIERS = ("Relu", "LeakyRelu", "Clip")
+
+
+def _gradient_like(name: str, doc: str, rectifier: Rule, **more: Any) -> Composite:
+    entries = [(kind, rectifier) for kind in _RECTIFIERS]
+    return _preset(name, doc, [*entries, (Selector(), Gradient())], init="one", **more)
 
 
 def gradient() -> Composite:
@@ -326,12 +352,12 @@ def gradient_x_input() -> Composite:
 
 
 def deconvnet() -> Composite:
-    """DeconvNet: the gradient, with activations handing back max(R, 0)."""
+    """DeconvNet: the gradient, with rectifiers handing back max(R, 0) wherever they are."""
     return _gradient_like("deconvnet", "DeconvNet", ReLUDeconvNet())
 
 
 def guided_backprop() -> Composite:
-    """Guided backprop: the gradient, kept only where it and the activation are positive."""
+    """Guided backprop: the gradient, of which rectifiers hand back only what is positive."""
     return _gradient_like("guided_backprop", "guided backprop", ReLUGuidedBackprop())
 
 
@@ -375,14 +401,18 @@ def composite(name: str | Composite, **parameters: Any) -> Composite:
         return name
     if not isinstance(name, str) or name not in COMPOSITES:
         raise CompositeError(f"unknown composite {name!r}; known are {', '.join(COMPOSITES)}")
+    accepted = inspect.signature(COMPOSITES[name]).parameters
+    unknown = [parameter for parameter in parameters if parameter not in accepted]
+    if unknown:
+        raise CompositeError(
+            f"composite {name!r} has no parameter {unknown[0]!r}; it takes {', '.join(accepted) or 'none'}"
+        )
+    if {"low", "high"} & set(accepted) - set(parameters):
+        raise CompositeError(
+            f"composite {name!r} needs low= and high=, the bounds of the inputs; write "
+            f"lrpfast.composite({name!r}, low=…, high=…)"
+        )
     try:
         return COMPOSITES[name](**parameters)
     except RuleError as error:
-        raise CompositeError(f"composite {name!r}: {error}") from error
-    except TypeError as error:
-        if "low" in str(error) or "high" in str(error):
-            raise CompositeError(
-                f"composite {name!r} needs low= and high=, the bounds of the inputs; write "
-                f"lrpfast.composite({name!r}, low=…, high=…)"
-            ) from error
         raise CompositeError(f"composite {name!r}: {error}") from error

@@ -12,7 +12,7 @@ from .errors import ModelError
 from .graph import Fact, Graph, Node
 from .network import Network
 from .ops.activation import Clip, LeakyRelu, Relu, Sigmoid, Tanh
-from .ops.affine import Affine
+from .ops.affine import batch_normalization
 from .ops.arithmetic import Add
 from .ops.base import Op
 from .ops.conv import Conv, ConvTranspose
@@ -183,15 +183,9 @@ def BatchNorm(gamma: Any, beta: Any, mean: Any, var: Any, eps: float = 1e-5) -> 
     gamma, beta, mean, var : array (channels,)
     eps : float, default 1e-5
     """
-    arrays = [np.asarray(a, np.float64) for a in (gamma, beta, mean, var)]
-    scale = arrays[0] / np.sqrt(arrays[3] + eps)
-    shift = arrays[1] - arrays[2] * scale
 
     def make(fact: Fact) -> Op:
-        shape = (-1, *[1] * (len(fact.shape) - 1))
-        return Affine(
-            scale.reshape(shape).astype(np.float32), shift.reshape(shape).astype(np.float32), "BatchNormalization"
-        )
+        return batch_normalization(gamma, beta, mean, var, eps, len(fact.shape) - 1)
 
     return Deferred("BatchNormalization", make)
 

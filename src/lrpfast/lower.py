@@ -13,6 +13,7 @@ import numpy as np
 
 from . import shares as forms
 from .composites import Assignment
+from .errors import RuleError
 from .graph import Fact, Graph, Node
 from .linear_map import LinearMap, linear_map, three, volume
 from .ops.activation import Clip, LeakyRelu, Relu, Tanh
@@ -78,6 +79,7 @@ class Lowering:
         self.steps: list[Step] = []
         self.begun = {relevance_of(graph.output)}  # arrays made by the first step that adds to them
         self.sums: dict[str, str] = {}  # for each value, the last sums of its relevance
+        self.rules: dict[str, Rule] = {}
         self.vanishing: Mapping[str, bool] = {}
 
     def plan(self, assigned: Mapping[str, Assignment] | None, record: tuple[str, ...]) -> Plan:
@@ -89,10 +91,11 @@ class Lowering:
         keep = {graph.input, graph.output}
         recorded: dict[str, str] = {}
         if assigned is not None:
-            self.vanishing = _vanishing(graph, assigned)
+            self.rules = {name: assignment.rule for name, assignment in assigned.items()}
+            self.vanishing = _vanishing(graph, self.rules)
             self.total(graph.output, "")
             for node in reversed(graph.nodes):
-                accounts.append(self.vjp(node, assigned[node.name].rule))
+                accounts.append(self.vjp(node, self.rules[node.name]))
             recorded = {n.name: relevance_of(n.output) for n in graph.nodes if n.name in record}
             keep.add(relevance_of(graph.input))
             keep.update(recorded.values())
@@ -230,6 +233,7 @@ class Lowering:
         if isinstance(rule, SharingRule):
             share = forms.share_sum if isinstance(node.op, Add) else forms.share_linear
             share(self, node, rule)
+            self.nothing_left(node)
         elif isinstance(rule, Pass):
             self.pass_on(node)
         elif isinstance(rule, CustomRule):
@@ -237,8 +241,7 @@ class Lowering:
         elif isinstance(rule, ReLUDeconvNet):
             self.host_vjp(node, str(rule), lambda x, y, r: (np.maximum(r, 0),))
         elif isinstance(rule, ReLUGuidedBackprop):
-            guided = lambda x, y, r: (np.maximum(r, 0) * (x > 0),)  # noqa: E731
-            self.host_vjp(node, str(rule), guided, keep_values=True)
+            self.host_vjp(node, str(rule), _guided(node), keep_values=True)
         elif isinstance(node.op, (MaxPool, GlobalMaxPool)):
             self.maxpool_vjp(node)
         elif isinstance(rule, Gradient) and node.name in self.maps:
@@ -250,7 +253,18 @@ class Lowering:
                 self.padding_ledger(node)
         left = tuple((self.total(name, node.name), before[name]) for name in dict.fromkeys(node.inputs))
         ledger = ledger_of(node) if ledger_of(node) in self.begun else None
-        return Account(node.name, str(rule), _conserves(rule), arrived, left, ledger)
+        return Account(node.name, str(rule), rule.conserves, arrived, left, ledger)
+
+    def nothing_left(self, node: Node) -> None:
+        """Zeros for inputs to which the signs of x and w leave no term of the rule."""
+        for name in dict.fromkeys(node.inputs):
+            for new in self.makes_relevance(name):
+                flat = (self.fact(name).size,)
+                ledger = self.once(New(ledger_of(node), (4,), "float64", zero=True))
+                self.collect(
+                    node, View(name, flat), (0.0, 0.0), None, WHOLE, View(new.name, flat), new, *ledger,
+                    form="the signs of x and w leave nothing of the rule",
+                )  # fmt: skip
 
     def pass_on(self, node: Node) -> None:
         (x,) = node.inputs
@@ -341,22 +355,39 @@ def _op_vjp(node: Node) -> Any:
     return lambda *arrays: node.op.vjp(arrays[:-2], arrays[-2], arrays[-1])
 
 
+def _guided(node: Node) -> Any:
+    return lambda x, y, r: node.op.vjp((x,), y, np.maximum(r, 0))
+
+
 def _custom(rule: CustomRule, node: Node) -> Any:
-    return lambda *arrays: rule.function(node.op, arrays[:-2], arrays[-2], arrays[-1])
+    """The user's function: it cannot write to what it gets, and what it returns is checked."""
+
+    def checked(*arrays: Array) -> tuple[Array, ...]:
+        arrays = tuple(a.view() for a in arrays)
+        for a in arrays:
+            a.setflags(write=False)
+        inputs, (output, r) = arrays[:-2], arrays[-2:]
+        result = rule.function(node.op, inputs, output, r)
+        shapes = [x.shape for x in inputs]
+        if not isinstance(result, tuple) or [np.shape(a) for a in result] != shapes:
+            got = [np.shape(a) for a in result] if isinstance(result, tuple) else type(result).__name__
+            raise RuleError(
+                f"{rule} returned {got} for node {node.name!r}; expected a tuple with one array for each "
+                f"input, of shape {', '.join(map(str, shapes))}"
+            )
+        return result
+
+    return checked
 
 
-def _conserves(rule: Rule) -> bool:
-    return rule.conserves and not isinstance(rule, CustomRule)
-
-
-def _vanishing(graph: Graph, assigned: Mapping[str, Assignment]) -> Mapping[str, bool]:
+def _vanishing(graph: Graph, rules: Mapping[str, Rule]) -> Mapping[str, bool]:
     """For each value, whether its relevance is known to be zero wherever the value is."""
     known = {graph.output: False}
     for value in reversed([graph.input, *(node.output for node in graph.nodes)]):
         if value == graph.output:
             continue
         known[value] = all(
-            _vanishes_through(node, assigned[node.name].rule, known[node.output])
+            _vanishes_through(node, rules[node.name], known[node.output])
             for node in graph.consumers[value]
         )
     return known

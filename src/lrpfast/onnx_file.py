@@ -1,8 +1,7 @@
 """ONNX files: the model without its big tensors, and those tensors one by one.
 
-A model file is one protobuf message, most of it weights. Parsing it whole would hold the weights
-twice; here the big tensors stay in the file until they are asked for, and are read to where they
-are used.
+Parsing a model whole would hold its weights twice. Here the big tensors stay in the file until they
+are asked for, and are read to where they are used.
 """
 
 from __future__ import annotations
@@ -13,33 +12,17 @@ import math
 import mmap
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelError
+from .onnx_wire import SELF, Buffer, Malformed, Truncated, without_big_tensors
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
-
-Bytes = bytes | mmap.mmap
-
-# Numbers of fields in onnx.proto.
-GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
-
-SELF = "\0"
-"""Location of external data that lie in the model's own file; no file has this name."""
-
-BIG = 4096
-"""Tensors of so many bytes are left in the file."""
-
-PLAIN = frozenset(
-    f"{kind}{bits}" for kind in ("float", "int", "uint") for bits in (8, 16, 32, 64) if kind + "8" != "float8"
-) | {"bool", "bfloat16"}
-"""Data types that numpy keeps as the file does."""
 
 MAGIC = {
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
@@ -113,7 +96,7 @@ class ModelFile:
         with mmap.mmap(self._data.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return self._parse(data)
 
-    def _parse(self, data: Bytes) -> ModelProto:
+    def _parse(self, data: Buffer) -> ModelProto:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         from onnx import ModelProto
 
@@ -124,12 +107,12 @@ class ModelFile:
         if not begin:
             raise ModelError(f"{self.label} is empty; export or download it again")
         try:
-            model: ModelProto = ModelProto.FromString(_without_big_tensors(data))
-        except _Truncated as error:
+            model: ModelProto = ModelProto.FromString(without_big_tensors(data))
+        except Truncated as error:
             raise ModelError(
                 f"{self.label} is truncated, or not an ONNX model: {error}; export or download it again"
             ) from None
-        except (DecodeError, _Malformed):
+        except (DecodeError, Malformed):
             raise ModelError(f"{self.label} is not an ONNX model, or damaged; give an .onnx file") from None
         if not model.HasField("graph") or not model.opset_import:
             raise ModelError(f"{self.label} is not an ONNX model: it has no graph or no operator set")
@@ -143,13 +126,10 @@ class ModelFile:
         ModelError
             Its data are missing or of the wrong size, or in a file outside the model's folder.
         """
-        from onnx import TensorProto, numpy_helper
+        from onnx import TensorProto
 
         if tensor.data_location != TensorProto.EXTERNAL:
-            try:
-                array = numpy_helper.to_array(tensor)
-            except (ValueError, TypeError, KeyError) as error:
-                raise ModelError(f"tensor {tensor.name!r} is damaged: {error}") from None
+            array = _converted(tensor)
         else:
             entries = {entry.key: entry.value for entry in tensor.external_data}
             location = entries.get("location", "")
@@ -177,6 +157,7 @@ class ModelFile:
         inside = os.path.realpath(self._folder)
         if (
             not location
+            or "\0" in location
             or os.path.isabs(location)
             or os.path.splitdrive(location)[0]
             or ".." in parts
@@ -193,7 +174,7 @@ class ModelFile:
 
 def _read(tensor: TensorProto, file: BinaryIO, offset: int, length: int) -> NDArray[Any]:
     """The array whose `length` bytes (all that follow, if negative) begin at `offset` of `file`."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     size = file.seek(0, os.SEEK_END)
     length = size - offset if length < 0 else length
@@ -202,124 +183,30 @@ def _read(tensor: TensorProto, file: BinaryIO, offset: int, length: int) -> NDAr
             f"tensor {tensor.name!r} lies at bytes {offset} to {offset + length} of a file of {size} bytes; "
             "the file is truncated or belongs to another model"
         )
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    shape = tuple(tensor.dims)
-    plain = dtype.name in PLAIN
-    if plain and (any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != length):
-        raise ModelError(f"tensor {tensor.name!r} of shape {shape} and type {dtype} has {length} bytes")
     data = np.empty(length, np.uint8)
     file.seek(offset)
     file.readinto(data)  # type: ignore[attr-defined]
-    if not plain:
+    shape = tuple(tensor.dims)
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    except KeyError:
+        raise ModelError(f"tensor {tensor.name!r} has the unknown data type {tensor.data_type}") from None
+    if dtype.kind not in "fiubc" and dtype.name != "bfloat16":  # numbers of less than a byte, and the like
         raw = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=shape, raw_data=data.tobytes())
-        return numpy_helper.to_array(raw)
+        return _converted(raw)
+    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != length:
+        raise ModelError(f"tensor {tensor.name!r} of shape {shape} and type {dtype} has {length} bytes")
     array = data.view(dtype)
     if sys.byteorder == "big":
         array.byteswap(inplace=True)
     return array.reshape(shape)
 
 
-# --- protobuf's wire format (protobuf.dev/programming-guides/encoding) ---
+def _converted(tensor: TensorProto) -> NDArray[Any]:
+    """The array that a TensorProto holds itself."""
+    from onnx import numpy_helper
 
-
-class _Malformed(Exception):
-    """The bytes are no protobuf message."""
-
-
-class _Truncated(_Malformed):
-    """A field ends behind the end of its message."""
-
-
-class _Field(NamedTuple):
-    number: int
-    begin: int  # of its tag
-    payload: int
-    end: int
-
-
-def _without_big_tensors(data: Bytes) -> bytes:
-    """The model, with big initializers turned into external ones whose data lie in the model's file."""
-    model = []
-    for field in _fields(data, 0, len(data)):
-        if field.number != GRAPH:
-            model.append(data[field.begin : field.end])
-            continue
-        graph = []
-        for inner in _fields(data, field.payload, field.end):
-            if inner.number == INITIALIZER and inner.end - inner.payload >= BIG:
-                graph.append(_message(INITIALIZER, _externalized(data, inner)))
-            else:
-                graph.append(data[inner.begin : inner.end])
-        model.append(_message(GRAPH, b"".join(graph)))
-    return b"".join(model)
-
-
-def _externalized(data: Bytes, field: _Field) -> bytes:
-    """A TensorProto whose raw data are left in the model's file."""
-    from onnx import TensorProto
-
-    rest, place = [], None
-    for inner in _fields(data, field.payload, field.end):
-        if inner.number == RAW_DATA:
-            place = inner
-        else:
-            rest.append(data[inner.begin : inner.end])
-    tensor = TensorProto.FromString(b"".join(rest))
-    if place is not None and tensor.data_location != TensorProto.EXTERNAL:
-        tensor.data_location = TensorProto.EXTERNAL
-        where = {"location": SELF, "offset": place.payload, "length": place.end - place.payload}
-        for key, value in where.items():
-            tensor.external_data.add(key=key, value=str(value))
-    serialized: bytes = tensor.SerializeToString()
-    return serialized
-
-
-def _fields(data: Bytes, begin: int, end: int) -> Iterator[_Field]:
-    """The fields of the message in `data[begin:end]`."""
-    at = begin
-    while at < end:
-        tag, payload = _varint(data, at, end)
-        wire = tag & 7
-        if wire == 0:
-            _, after = _varint(data, payload, end)
-        elif wire == 1:
-            after = payload + 8
-        elif wire == 2:
-            size, payload = _varint(data, payload, end)
-            after = payload + size
-        elif wire == 5:
-            after = payload + 4
-        else:
-            raise _Malformed
-        if after > end:
-            raise _Truncated(f"it has {end} bytes, and a field of it ends at byte {after}")
-        yield _Field(tag >> 3, at, payload, after)
-        at = after
-
-
-def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
-    """An integer of 7 bits per byte, and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= end:
-            raise _Truncated(f"it ends at byte {end}, within a number")
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise _Malformed
-
-
-def _message(number: int, payload: bytes) -> bytes:
-    """A field that holds a message."""
-    return _encoded(number << 3 | 2) + _encoded(len(payload)) + payload
-
-
-def _encoded(value: int) -> bytes:
-    result = bytearray()
-    while value > 127:
-        result.append(value & 127 | 128)
-        value >>= 7
-    result.append(value)
-    return bytes(result)
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ModelError(f"tensor {tensor.name!r} is damaged: {error}") from None

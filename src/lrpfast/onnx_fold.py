@@ -83,12 +83,14 @@ def _evaluate(node: NodeProto, operands: Sequence[Any], opset: int) -> list[Cons
         for name, array in feeds.items()
     ]
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
-    _check_size(node, feeds, {info.name: info.type for info in inputs}, opset)
     graph = helper.make_graph([node], "fold", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     try:
+        _check_size(node, feeds, {info.name: info.type for info in inputs}, opset)
         values = [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]
-    except Exception as error:  # whatever the evaluator raises, this node is what cannot be read
+    except Unsupported:
+        raise
+    except Exception as error:  # whatever onnx raises, it is this node that cannot be read
         raise Unsupported(f"it cannot be evaluated ({type(error).__name__}: {error})") from None
     found = iter(values)
     return [next(found) if name else np.zeros(0) for name in node.output]
@@ -101,11 +103,8 @@ def _check_size(node: NodeProto, feeds: dict[str, Constant], types: dict[str, An
     # Sizes can depend on the values of small inputs: shapes, repeats, limits.
     data = {name: numpy_helper.from_array(array) for name, array in feeds.items() if array.size <= 64}
     opsets = [helper.make_opsetid("", opset)]
-    try:
-        schema = defs.get_schema(node.op_type, opset)
-        inferred = shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=opsets)
-    except (defs.SchemaError, shape_inference.InferenceError) as error:
-        raise Unsupported(f"it is not valid ONNX ({error})") from None
+    schema = defs.get_schema(node.op_type, opset)
+    inferred = shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=opsets)
     for output in inferred.values():
         tensor = output.tensor_type
         sizes = [dim.dim_value for dim in tensor.shape.dim]

@@ -182,12 +182,14 @@ class _Loader:
 
     def stated(self, attributes: dict[str, Any]) -> Constant:
         """The value of a Constant node."""
+        from onnx import TensorProto
+
         for name, value in attributes.items():
-            if name == "value":
+            if name == "value" and isinstance(value, TensorProto):
                 return self.file.tensor(value)
-            if name in ("value_int", "value_ints"):
+            if name in ("value_int", "value_ints") and value is not None:
                 return np.array(value, np.int64)
-            if name in ("value_float", "value_floats"):
+            if name in ("value_float", "value_floats") and value is not None:
                 return np.array(value, np.float32)
         raise Unsupported(f"a constant given by {sorted(attributes)} is not a plain array")
 
@@ -275,7 +277,8 @@ def _sample_shape(value: ValueInfoProto, given: tuple[int, ...] | None) -> tuple
     floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
     tensor = value.type.tensor_type
     if tensor.elem_type not in floats:
-        kind = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else "not a tensor"
+        names = {number: name for name, number in TensorProto.DataType.items()}
+        kind = names.get(tensor.elem_type, str(tensor.elem_type))
         raise ModelError(f"its input {value.name!r} has type {kind}; lrpfast explains floating-point inputs")
     if given is not None:
         given = _checked_shape(given)

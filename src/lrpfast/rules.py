@@ -49,7 +49,7 @@ class Part:
     positive, negative : float
         Factors of the two signs.
     power : {0, 1, 2}
-        What `a` is raised to first: 0 puts ones in its place, 2 squares it.
+        What `a` is raised to first: 0 puts ones in its place, 2 squares it (w and b only).
     minus : {"", "low", "high"}
         For `x` only: the rule's bound that is subtracted first.
     """
@@ -58,6 +58,14 @@ class Part:
     negative: float = 1.0
     power: Literal[0, 1, 2] = 1
     minus: Literal["", "low", "high"] = ""
+
+    def __post_init__(self) -> None:
+        if self.power not in (0, 1, 2) or self.minus not in ("", "low", "high"):
+            raise RuleError(
+                f"power is {self.power!r} and minus {self.minus!r}; expected 0, 1 or 2, and '', 'low' or 'high'"
+            )
+        if self.power == 0 and not self.positive == self.negative == 1:
+            raise RuleError("power 0 stands for ones; they have no factors, put those on the other part")
 
     def __str__(self) -> str:
         base = {0: "1", 1: "a", 2: "a²"}[self.power] + (f"-{self.minus}" if self.minus else "")
@@ -79,6 +87,10 @@ class Term:
 
     x: Part
     w: Part
+
+    def __post_init__(self) -> None:
+        if self.x.power == 2 or self.w.minus:
+            raise RuleError(f"the term {self} squares x or shifts w; x is taken whole, shifted or as ones")
 
     def __str__(self) -> str:
         return f"{str(self.x).replace('a', 'x')}·{str(self.w).replace('a', 'w')}"
@@ -105,11 +117,23 @@ class Share:
     gate: Literal[-1, 0, 1] = 0
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.gate not in (-1, 0, 1) or not np.isfinite(self.scale):
+            raise RuleError(f"gate is {self.gate!r} and scale {self.scale!r}; expected -1, 0 or 1, and a number")
+        if self.bias is not None and (self.bias.power == 0 or self.bias.minus):
+            raise RuleError(f"the bias' part is {self.bias}; it cannot be shifted or replaced by ones")
+
     def __str__(self) -> str:
         gate = {1: "[z>0] ", 0: "", -1: "[z<0] "}[self.gate]
         bias = "" if self.bias is None else " + " + str(self.bias).replace("a", "b")
         scale = "" if self.scale == 1 else f"{self.scale:g}·"
         return f"{scale}{gate}{' + '.join(map(str, self.terms))} over the same{bias}"
+
+
+def _check_nonnegative(name: str, value: Any, example: float) -> None:
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not (real and np.isfinite(value) and value >= 0):
+        raise RuleError(f"{name} is {value!r}; expected a finite number ≥ 0, such as {example:g}")
 
 
 @dataclass(frozen=True)
@@ -136,10 +160,7 @@ class Stabilizer:
     norm_scale: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.epsilon, bool) or not isinstance(self.epsilon, (int, float, np.number)):
-            raise RuleError(f"epsilon is {self.epsilon!r}; expected a number ≥ 0")
-        if not (np.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise RuleError(f"epsilon is {self.epsilon}; expected a finite number ≥ 0, such as 1e-6")
+        _check_nonnegative("epsilon", self.epsilon, 1e-6)
 
     @classmethod
     def ensure(cls, value: float | Stabilizer) -> Stabilizer:
@@ -164,7 +185,7 @@ class Rule:
 
     @property
     def conserves(self) -> bool:
-        """Whether all relevance that arrives is accounted for (gradients promise nothing)."""
+        """Whether all relevance that arrives is accounted for (gradients and custom rules promise nothing)."""
         return True
 
     def __str__(self) -> str:
@@ -316,8 +337,8 @@ class AlphaBeta(SharingRule):
 
     def __post_init__(self) -> None:
         Stabilizer.ensure(self.stabilizer)
-        if not (self.alpha >= 0 and self.beta >= 0):
-            raise RuleError(f"alpha={self.alpha}, beta={self.beta}; both must be ≥ 0")
+        _check_nonnegative("alpha", self.alpha, 2.0)
+        _check_nonnegative("beta", self.beta, 1.0)
         if not abs(self.alpha - self.beta - 1) <= 1e-9:
             raise RuleError(
                 f"alpha={self.alpha}, beta={self.beta}: alpha − beta is {self.alpha - self.beta:g}, "
@@ -351,8 +372,7 @@ class Gamma(SharingRule):
 
     def __post_init__(self) -> None:
         Stabilizer.ensure(self.stabilizer)
-        if not (np.isfinite(self.gamma) and self.gamma >= 0):
-            raise RuleError(f"gamma is {self.gamma}; expected a finite number ≥ 0, such as 0.25")
+        _check_nonnegative("gamma", self.gamma, 0.25)
 
     def shares(self) -> tuple[Share, ...]:
         more = 1 + float(self.gamma)
@@ -523,7 +543,7 @@ class ReLUDeconvNet(Gradient):
 
 @dataclass(frozen=True)
 class ReLUGuidedBackprop(Gradient):
-    """Guided backprop (Springenberg et al. 2015): `max(R, 0)` where the activation is positive."""
+    """Guided backprop (Springenberg et al. 2015): `max(R, 0)` times the activation's derivative."""
 
     @property
     def family(self) -> str:
@@ -550,6 +570,10 @@ class CustomRule(Rule):
     @property
     def family(self) -> str:
         return "any"
+
+    @property
+    def conserves(self) -> bool:
+        return False
 
     def __str__(self) -> str:
         return f"CustomRule({self.name})"

@@ -19,7 +19,7 @@ from .ops.activation import Clip, Relu
 from .ops.base import Array
 from .ops.pool import AveragePool, GlobalAveragePool
 from .plan import Delivery, HostCall, New, View, relevance_of
-from .rules import ABS, ALL, NEG, POS, Part, Share, SharingRule, Term, ZBox
+from .rules import ABS, ALL, NEG, POS, CustomRule, Part, Share, SharingRule, Term, ZBox
 
 if TYPE_CHECKING:
     from .lower import Lowering
@@ -103,11 +103,15 @@ def share_linear(lowering: Lowering, node: Node, rule: SharingRule) -> None:
 
 
 def dead_below_zero(lowering: Lowering, node: Node) -> bool:
-    """Whether no relevance arrives where the node's output is ≤ 0: only ReLUs read it."""
+    """Whether no relevance arrives where the node's output is ≤ 0: only ReLUs read it.
+
+    Where a ReLU's value is 0 its relevance must vanish, and its own rule must not invent any.
+    """
     readers = lowering.graph.consumers[node.output]
     return bool(readers) and all(
         (isinstance(r.op, Relu) or (isinstance(r.op, Clip) and r.op.low == 0))
         and lowering.vanishing[r.output]
+        and not isinstance(lowering.rules[r.name], CustomRule)
         for r in readers
     )
 
@@ -275,15 +279,11 @@ def share_sum(lowering: Lowering, node: Node, rule: SharingRule) -> None:
         for x in node.inputs:
             for term in terms:
                 times = None if term.x.power == 0 else View(x, flat)
+                w = term.w.positive  # part(w) of a weight that is 1
                 lowering.collect(
-                    node, View(s, flat), (_one(term), _one(term)), times, pair(term.x),
-                    View(relevance_of(x), flat), *lowering.makes_relevance(x), form=str(term),
+                    node, View(s, flat), (w, w), times, pair(term.x), View(relevance_of(x), flat),
+                    *lowering.makes_relevance(x), form=str(term),
                 )  # fmt: skip
-
-
-def _one(term: Term) -> float:
-    """`part(w)` of a weight that is 1."""
-    return term.w.positive if term.w.power == 1 else 1.0
 
 
 def _sum_denominator(
@@ -294,12 +294,12 @@ def _sum_denominator(
     if terms == (Term(ALL, ALL),):
         return View(node.output, (1, *flat)), "denominator is the layer's output"
     if all(term.x.power == 0 for term in terms):
-        count = len(node.inputs) * sum(map(_one, terms))
+        count = len(node.inputs) * sum(term.w.positive for term in terms)
         return np.full((1, 1, *flat), count, lowering.dtype), "denominator computed once"
     name = f"z({node.name},{i})"
     for x in node.inputs:
         for term in terms:
-            part = (term.x.positive * _one(term), term.x.negative * _one(term))
+            part = (term.x.positive * term.w.positive, term.x.negative * term.w.positive)
             new = lowering.once(New(name, shape))
             lowering.collect(node, View(x, flat), part, None, WHOLE, View(name, flat), *new)
     return View(name, (1, *flat)), "denominator from parts of the inputs"

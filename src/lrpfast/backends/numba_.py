@@ -17,14 +17,14 @@ from ..errors import InputError
 from ..ops.base import Array
 from . import numba_linear as linear
 from . import numba_nonlinear as nonlinear
-from .numba_plan import Spans, gather, spans
-from .numba_threads import limit_threads, run
+from .numba_plan import Spans, gather, spans, triple
+from .numba_threads import limit_threads, run, set_num_threads
 from .numpy_ import Part, Triple, part
 
 __all__ = [
     "clamp_forward", "collect", "conv_forward", "conv_vjp", "depthwise_forward", "depthwise_vjp", "divide",
     "gemm_forward", "gemm_vjp", "limit_threads", "maxpool_forward", "maxpool_vjp", "name",
-    "sumpool_forward", "sumpool_vjp", "sums",
+    "set_num_threads", "sumpool_forward", "sumpool_vjp", "sums",
 ]  # fmt: skip
 
 name = "numba"
@@ -124,9 +124,10 @@ def _conv(
     flat_src, flat_w, (flat_bias, flat_times, factors, accumulate, flat_out) = _linear(
         kernel, fits, src, w, src_part, w_part, bias, times, times_part, out, accumulate
     )
-    n, src_size, out_size, taps = len(out), src.shape[2:], out.shape[2:], prod(w.shape[2:])
+    n, src_size, out_size, window = len(out), *(triple(a.shape[2:]) for a in (src, out, w))
+    taps = prod(window)
     plan = gather(
-        transposed, src_size, out_size, w.shape[2:], tuple(strides), tuple(pads), tuple(dilations), ins
+        transposed, src_size, out_size, window, triple(strides), triple(pads), triple(dilations), ins
     )
 
     blocks = -(-outs // linear.ROWS)
@@ -138,6 +139,7 @@ def _conv(
     )  # fmt: skip
 
     planes, channel, work = groups * ins, len(plan.residues) * prod(plan.size), src.size * outs * taps // 16
+    tiles = -(-plan.longest // linear.TILE)
     at_once = max(1, _PADDED // (planes * channel))
     for first in range(0, n, at_once):
         some = min(at_once, n - first)
@@ -148,9 +150,9 @@ def _conv(
             here[0], src_size, plan.low, plan.src_step, plan.size, plan.residues, factors, padded,
         )  # fmt: skip
         run(
-            linear.conv, some * groups * len(plan.phases) * plan.tiles * blocks, work * some // n,
+            linear.conv, some * groups * len(plan.phases) * tiles * blocks, work * some // n,
             _input(padded, out), _input(packed, out), plan.at, plan.phases, groups, outs, ins, channel,
-            plan.tiles, plan.size, out_size, plan.out_step,
+            tiles, plan.size, out_size, plan.out_step,
             flat_bias, here[1], factors, accumulate, here[2],
         )  # fmt: skip
 
@@ -260,7 +262,7 @@ def maxpool_vjp(src: Array, winners: Array, out: Array, accumulate: bool) -> Non
     planes = prod(out.shape[:2])
     run(
         nonlinear.maxpool_vjp, planes, out.size + src.size,
-        _input(src, out), _input(winners, out), out.size // planes, src.size // planes,
+        _input(src, out), _input(winners, out), prod(out.shape[2:]), prod(src.shape[2:]),
         bool(accumulate), out.reshape(-1),
     )  # fmt: skip
 
@@ -268,9 +270,10 @@ def maxpool_vjp(src: Array, winners: Array, out: Array, accumulate: bool) -> Non
 def _windows(
     x: Array, z: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple
 ) -> tuple[Triple, Spans, Triple]:
-    x_size, z_size = x.shape[2:], z.shape[2:]
-    found = spans(x_size, z_size, tuple(window), tuple(strides), tuple(pads), tuple(dilations))
-    return x_size, found, tuple(dilations)
+    """The arguments that describe windows to the pooling kernels: x_size, spans, dilations."""
+    x_size, z_size, dilations = triple(x.shape[2:]), triple(z.shape[2:]), triple(dilations)
+    found = spans(x_size, z_size, triple(window), triple(strides), triple(pads), dilations)
+    return x_size, found, dilations
 
 
 # --- elementwise ---
@@ -336,7 +339,7 @@ def sums(src: Array, out: Array) -> None:
 
 def _sums(src: Array) -> Array:
     """Per sample the sums of x, |x| and x², in float64: (n, 3)."""
-    n, size = len(src), src.size // len(src)
+    n, size = len(src), prod(src.shape[1:])
     pieces = -(-size // nonlinear.PIECE)
     found = np.empty((n, pieces, 3))
     run(nonlinear.sums, n * pieces, src.size // 2, _input(src, src), size, found.reshape(-1))

@@ -7,11 +7,12 @@ import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_config: Any = numba.config
 
 
 def kernel(function: Function) -> Function:
@@ -30,18 +31,18 @@ def kernel(function: Function) -> Function:
     except RuntimeError:  # Numba found no directory that it may write
         pass
     # The setting is read while decorating; other users of Numba get theirs back.
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _temporary_cache()
+    before, _config.CACHE_DIR = _config.CACHE_DIR, _temporary_cache()
     try:
         return _compile(function, cache=True)
     except RuntimeError:
         return _compile(function, cache=False)
     finally:
-        numba.config.CACHE_DIR = before
+        _config.CACHE_DIR = before
 
 
 def _compile(function: Function, cache: bool) -> Function:
-    compiled: Function = numba.njit(nogil=True, error_model="numpy", cache=cache)(function)
-    return compiled
+    jit: Any = numba.njit(nogil=True, fastmath=False, error_model="numpy", cache=cache)
+    return cast(Function, jit(function))
 
 
 def _temporary_cache() -> str:

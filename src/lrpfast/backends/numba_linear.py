@@ -4,8 +4,8 @@ Each works on items `first … last − 1` of a range that `numba_threads.run` c
 outputs. Arrays come flat, inputs read-only; an array of size 0 stands for an absent one.
 `factors` holds `src_part`, `w_part` and `times_part`, six numbers of the arrays' dtype.
 
-Compiled functions call others of their own file only, because Numba's cache does not notice when
-another file changes.
+Compiled functions use functions and constants of their own file only, because Numba's cache does
+not notice when another file changes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 
 from ..ops.base import Array
 from .numba_jit import kernel
-from .numba_plan import TILE, Integers, Spans
+from .numba_plan import Integers, Spans
 from .numpy_ import Triple
 
 ROWS = 4  # outputs that share what is loaded of the source
+TILE = 256  # outputs in a row: 8 rows of a source and 4 of outputs fit into 32 KiB
 BLOCK = 128  # terms in a partial sum: short sums of short sums keep float32 accurate
 LANES = 64  # partial sums of a dot product
 CHUNK = 4 * LANES  # terms of a dot product that are taken at once
@@ -150,11 +151,11 @@ def pack(
             for r in range(ROWS):
                 o = block * ROWS + r
                 for c in range(ins):
-                    at = group * steps[0] + o * steps[1] + c * steps[2]
+                    some = w[group * steps[0] + o * steps[1] + c * steps[2] :]
                     for t in range(n_taps):
                         k = (c * n_taps + t) * ROWS + r
                         if o < outs:
-                            to[k] = take(w[at + taps[tap_0 + t]], positive, negative)
+                            to[k] = take(some[taps[tap_0 + t]], positive, negative)
                         else:
                             to[k] = 0
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +27,14 @@ from numpy.typing import NDArray
 
 from .numpy_ import Triple
 
-TILE = 256  # outputs that are computed together: 8 rows of a source and 4 of outputs fit into 32 KiB
-
 Integers = NDArray[np.int64]
 Spans = tuple[Integers, Integers, Integers]
+
+
+def triple(values: Iterable[int]) -> Triple:
+    """Three integers, one an axis, in the form that compiled code and caches want."""
+    d, h, w = values
+    return int(d), int(h), int(w)
 
 
 class Gather(NamedTuple):
@@ -51,8 +56,8 @@ class Gather(NamedTuple):
         For all phases, the taps' flat indices in the kernel.
     at : int64 array
         For all phases, for all channels of a group, for all taps: offsets in the padded source.
-    tiles : int
-        Into how many runs of `TILE` outputs the longest phase is cut.
+    longest : int
+        Length of the longest run: the outputs of a phase with the places in between rows.
     """
 
     low: Triple
@@ -63,11 +68,11 @@ class Gather(NamedTuple):
     phases: Integers
     taps: Integers
     at: Integers
-    tiles: int
+    longest: int
 
 
 class _Tap(NamedTuple):
-    index: int
+    number: int
     part: int
     shift: int
 
@@ -86,15 +91,17 @@ def gather(
     axis = _transposed_axis if transposed else _forward_axis
     axes = list(map(axis, out_size, kernel, strides, pads, dilations))
     ranges = [_shifts(a) for a in axes]
-    low = tuple(r[0] for r in ranges)
-    size = tuple(max(p[1] for p in a.phases) + r[1] - r[0] for a, r in zip(axes, ranges, strict=True))
+    low = triple(r[0] for r in ranges)
+    size = triple(max(p[1] for p in a.phases) + r[1] - r[0] for a, r in zip(axes, ranges, strict=True))
     parts = [len(a.residues) for a in axes]
 
-    phases, taps, offsets = [], [], []
+    phases: list[list[int]] = []
+    taps: list[int] = []
+    offsets: list[list[int]] = []
     for phase in itertools.product(*(a.phases for a in axes)):
         first = len(taps)
         for some in itertools.product(*(p[2] for p in phase)):
-            taps.append(np.ravel_multi_index([t.index for t in some], kernel))
+            taps.append(int(np.ravel_multi_index([t.number for t in some], kernel)))
             offsets.append([t.part for t in some] + [t.shift - b for t, b in zip(some, low, strict=True)])
         phases.append([*(p[0] for p in phase), *(p[1] for p in phase), first, len(taps) - first])
 
@@ -107,7 +114,7 @@ def gather(
         low, size, ones if transposed else strides,
         _frozen(list(itertools.product(*(a.residues for a in axes)))),
         strides if transposed else ones, _frozen(phases), _frozen(taps), _frozen(np.concatenate(pieces)),
-        -(-longest // TILE),
+        longest,
     )  # fmt: skip
 
 
@@ -144,7 +151,8 @@ def spans(
     x_size: Triple, z_size: Triple, window: Triple, strides: Triple, pads: Triple, dilations: Triple
 ) -> Spans:
     """For each output along each axis: the first input in its window, and how many there are."""
-    return tuple(map(_axis_spans, x_size, z_size, window, strides, pads, dilations))  # type: ignore[return-value]
+    d, h, w = map(_axis_spans, x_size, z_size, window, strides, pads, dilations)
+    return d, h, w
 
 
 def _axis_spans(x_size: int, z_size: int, window: int, stride: int, pad: int, dilation: int) -> Integers:

@@ -14,19 +14,27 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
+from .cpus import default_num_threads
 
 _GRAIN = 50_000  # nanoseconds of work that are worth a thread: handing over takes some 30 µs
 
+_default = default_num_threads()
 _local = threading.local()
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 
 
+def set_num_threads(n: int) -> None:
+    """Let each call use at most `n` threads where `limit_threads` does not say otherwise."""
+    global _default
+    if n < 1:
+        raise ValueError(f"set_num_threads: n is {n}, expected at least 1")
+    _default = n
+
+
 def thread_count() -> int:
-    """How many threads a kernel called from this thread may use; by default `NUMBA_NUM_THREADS`."""
-    limit: int = getattr(_local, "limit", numba.config.NUMBA_NUM_THREADS)
-    return limit
+    """How many threads a kernel called from this thread may use."""
+    return getattr(_local, "limit", None) or _default
 
 
 @contextlib.contextmanager
@@ -40,9 +48,9 @@ def limit_threads(threads: int | None) -> Iterator[None]:
     ValueError
         If `threads` is less than 1.
     """
-    before = thread_count()
     if threads is not None and threads < 1:
-        raise ValueError(f"limit_threads: threads is {threads}; at least 1 is needed")
+        raise ValueError(f"limit_threads: threads is {threads}, expected at least 1")
+    before = getattr(_local, "limit", None)
     _local.limit = before if threads is None else threads
     try:
         yield
@@ -68,7 +76,8 @@ def _shared_pool() -> ThreadPoolExecutor:
     global _pool
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, "lrpfast")
+            # Threads start when they are needed; several callers at once share those that there may be.
+            _pool = ThreadPoolExecutor(max(_default, os.cpu_count() or 1), "lrpfast")
         return _pool
 
 

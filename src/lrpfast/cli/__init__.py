@@ -21,27 +21,34 @@ HELP = """Why did the network say that? Layer-wise relevance propagation from an
 
     \b
     Start here:
-      lrpfast demo                                       the small network that ships with lrpfast
-      lrpfast check model.onnx                           can this network be explained, and by which rules?
-      lrpfast explain model.onnx photo.jpg -o heat.png   a heatmap: red speaks for the class, blue against
+      lrpfast demo
+          a first look, with the small network that ships with lrpfast
+      lrpfast check model.onnx
+          can this network be explained, and by which rules?
+      lrpfast explain model.onnx photo.jpg -o heat.png
+          a heatmap: red speaks for the class, blue against it
 
     Data go to stdout, words to stderr. NO_COLOR=1 does without colours, LRPFAST_DEBUG=1 shows where an
     error comes from.
 
     \b
     Exit codes:
-      0  all went well
-      1  the model is unreadable or refused, the composite does not fit it, or the explanation failed
-      2  the arguments make no sense
-      3  an input, label or preprocessing file is unreadable or unsuitable
-      4  an output cannot be written
+      0    all went well
+      1    the model is unreadable or refused, the composite does not fit it,
+           or the explanation failed
+      2    the arguments make no sense
+      3    an input, label or preprocessing file is unreadable or unsuitable
+      4    an output cannot be written
+      130  interrupted
     """
 
 
 class Lrpfast(click.Group):
     """A group that reports every error as words and an exit code."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, ValueError):
                 stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -56,7 +63,7 @@ class Lrpfast(click.Group):
         return list(self.commands)  # in the order in which one needs them
 
 
-@click.group(cls=Lrpfast, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("lrpfast", cls=Lrpfast, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrpfast", message="%(prog)s %(version)s")
 def main() -> None:
     pass

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -41,7 +42,7 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, exit_code: int, hint: str = "") -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]
         self.hint = hint
 
 
@@ -64,7 +65,7 @@ def translate(error: BaseException) -> Failure:
     if isinstance(error, LrpfastError):
         return _translate_ours(error)
     if isinstance(error, MemoryError):
-        return Failure("out of memory", REFUSED, "explain fewer samples at a time, or use a smaller network")
+        return Failure("out of memory", REFUSED, "the network needs more for a single sample than there is")
     return Failure(
         f"{type(error).__name__}: {error}", REFUSED, "this is a bug in lrpfast; LRPFAST_DEBUG=1 shows where"
     )
@@ -103,8 +104,19 @@ def report(error: BaseException) -> int:
 
 
 def say(kind: str, message: str, color: str) -> None:
-    """One line of words on stderr, such as ``note: …``."""
-    click.echo(f"{click.style(kind + ':', fg=color, bold=True)} {message}", err=True, color=colors_wanted())
+    """Words on stderr, such as ``note: …``; wrapped if that is a terminal."""
+    text = f"{kind}: {message}"
+    if sys.stderr.isatty():
+        text = "\n".join(_wrapped(line, shutil.get_terminal_size().columns) for line in text.splitlines())
+    head, rest = text[: len(kind) + 1], text[len(kind) + 1 :]
+    click.echo(click.style(head, fg=color, bold=True) + rest, err=True, color=colors_wanted())
+
+
+def _wrapped(line: str, width: int) -> str:
+    indent = " " * (2 + len(line) - len(line.lstrip()))
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def note(message: str) -> None:
@@ -115,11 +127,11 @@ def note(message: str) -> None:
 def closest(word: str, known: Iterable[str]) -> str:
     """A hint that names what may have been meant, or everything there is."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, 3, 0.5)
+    near = difflib.get_close_matches(word, known, 3, 0.7)
     return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
 
 
-class OneOf(click.ParamType):
+class OneOf(click.ParamType[str]):
     """One of some words; an unknown one is answered with those that resemble it."""
 
     def __init__(self, name: str, words: Iterable[str], metavar: str = "") -> None:
@@ -150,7 +162,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for i, line in enumerate(lines):
         cells = (shorten(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True))
         text = "  ".join(cells).rstrip()
-        click.secho(text, bold=i == 0)
+        click.echo(text if i else click.style(text, bold=True))
 
 
 def fitted(widths: Sequence[int], total: int, least: int = 8) -> list[int]:

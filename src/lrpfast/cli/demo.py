@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HELP = """Explain pictures with the small network that ships with lrpfast; needs nothing else.
 
-    Writes one picture: a row for each sample, with the heatmaps of three composites. Red speaks for the
+    Writes one picture: each sample, and beside it the heatmaps of three composites. Red speaks for the
     class that the network chose, blue against it.
 
     \b
@@ -39,8 +39,9 @@ SIZE = 140  # pixels of a picture's side: a multiple of 28
 
 
 @click.command(short_help="Explain the embedded samples: a first look.", help=HELP)
-@click.option("-o", "--out", type=click.Path(), default="lrpfast-demo.png", show_default=True,
-              help="Picture to write.")
+@click.option(
+    "-o", "--out", type=click.Path(), default="lrpfast-demo.png", show_default=True, help="Picture to write."
+)
 def demo(out: str) -> None:
     path = Path(out) / "lrpfast-demo.png" if Path(out).is_dir() or out.endswith("/") else Path(out)
     if path.suffix.lower() not in PICTURES:
@@ -68,27 +69,32 @@ def _run(path: Path) -> None:
     pictures, captions = [], []
     for i, image in enumerate(images):
         pictures.append(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.NEAREST))
-        captions.append(f"{answers[i][0]}\n{answers[i][1]} {answers[i][2]}")
+        captions.append(_caption(*answers[i]))
         for name, explanation in explanations.items():
             pictures.append(explanation.image(i, enlarge=SIZE // image.shape[-1]))
             captions.append(f"{name}\n")
-    save(grid(pictures, columns=1 + len(explanations), labels=captions, font_size=12), path)
-    print_table(("picture", "network says", "probability", "score", "total relevance"), answers)
+    save(grid(pictures, columns=2 * (1 + len(explanations)), labels=captions, font_size=12), path)
+    print_table(("picture", "network says", "probability", "score"), answers)
     seconds = time.perf_counter() - began
     note(f"{len(images)} pictures, {len(explanations)} composites, {seconds:.1f} s; look at {path}")
 
 
-def _answers(explanation: Explanation, classes: NDArray[np.int64], labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Per sample: what it shows, what the network takes it for, how surely, and how much is handed back."""
+def _answers(
+    explanation: Explanation, classes: NDArray[np.int64], labels: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Per sample: what it shows, what the network takes it for, how surely, and the score behind that."""
     assert explanation.probabilities is not None
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for i, (truth, found) in enumerate(zip(classes, explanation.target, strict=True)):
-        wrong = "" if truth == found else " (wrong)"
         rows.append((
             labels[truth],
-            labels[found] + wrong,
+            labels[found],
             f"{explanation.probabilities[i, found]:.1%}",
             f"{explanation.output[i, found]:.3f}",
-            f"{explanation.relevance[i].sum(dtype=float):.3f}",
         ))  # fmt: skip
     return rows
+
+
+def _caption(truth: str, answer: str, probability: str, score: str) -> str:
+    verdict = "recognised" if truth == answer else f"taken for {answer}"
+    return f"{truth}\n{verdict}, {probability}"

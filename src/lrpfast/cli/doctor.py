@@ -12,7 +12,7 @@ import click
 
 from .. import backends
 from .._version import __version__
-from ..backends.cpus import cgroup_quota
+from ..backends.cpus import cgroup_quota, default_num_threads
 from ..errors import BackendError
 from ..ops import OPERATORS
 from .console import REFUSED, Failure, print_json
@@ -95,7 +95,7 @@ def _simd() -> dict[str, Any]:
 
 
 def _threads_from() -> str:
-    if backends.get_num_threads() != backends.default_num_threads():
+    if backends.get_num_threads() != default_num_threads():
         return "lrpfast.set_num_threads"
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.split(",")[0].strip().isdecimal() and int(asked.split(",")[0]) > 0:

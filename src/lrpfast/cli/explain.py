@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import numpy as np
@@ -17,22 +17,25 @@ from ..image import save as save_picture
 from ..network import Network
 from ..ops.base import Array
 from ..preprocess import PREPROCESSINGS, Preprocessing, bounds
-from .console import BAD_INPUT, REFUSED, Failure, OneOf, Progress, note, print_json, translate, usage
+from .composing import BOXED, make_composite
+from .console import REFUSED, Failure, OneOf, Progress, note, print_json, translate, usage
 from .inputs import Sample, find_preprocessing, find_samples, is_array_file, is_picture
 from .labels import find_target, read_labels
 from .options import (
-    BOXED,
+    Parameters,
     backend_option,
     composite_options,
     dtype_option,
     input_shape_option,
     json_option,
     load_network,
-    make_composite,
     model_argument,
     threads_option,
 )
 from .outputs import PICTURES, check_destinations, destinations, write_array
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 HELP = """Explain what a network sees in pictures or arrays.
 
@@ -48,31 +51,56 @@ HELP = """Explain what a network sees in pictures or arrays.
     \b
     Examples:
       lrpfast explain model.onnx photo.jpg -o heat.png --labels labels.txt
-      lrpfast explain model.onnx photo.jpg -o heat.png --overlay --target "tabby cat"
-      lrpfast explain model.onnx photos/*.jpg -o heat/ --composite epsilon_gamma_box
+      lrpfast explain model.onnx photo.jpg -o heat.png --overlay -t "tabby cat"
+      lrpfast explain model.onnx photos/*.jpg -o heat/ -c epsilon_gamma_box
       lrpfast explain model.onnx signals.npy -o relevance.npy --json
     """
+
+
+Mode = Literal["overlay", "side_by_side"]
+
+UNIT = Preprocessing(scale=1 / 255)
+"""The default for networks that take one channel."""
 
 
 @click.command(short_help="Write heatmaps of pictures or arrays.", help=HELP)
 @model_argument
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--out", type=click.Path(), help="Picture, .npy file or folder to write.")
-@click.option("--save", type=click.Path(), metavar="R.npz",
-              help="Also save relevance, prediction and ledger; a folder for several samples.")
+@click.option(
+    "--save",
+    type=click.Path(),
+    metavar="R.npz",
+    help="Also save relevance, prediction and ledger; a folder for several samples.",
+)
 @click.option("-t", "--target", metavar="N|LABEL", help="Output to explain.  [default: the largest]")
-@click.option("--labels", type=click.Path(), metavar="FILE",
-              help="Names of the outputs: one per line, or JSON.  [default: the model's own]")
+@click.option(
+    "--labels",
+    type=click.Path(),
+    metavar="FILE",
+    help="Names of the outputs: one per line, or JSON.  [default: the model's own]",
+)
 @composite_options
-@click.option("--init", type=OneOf("init", INITS),
-              help="Relevance to hand back: the output, 1, or the Softmax probability.")
-@click.option("--preprocess", metavar="NAME|FILE",
-              help="How a picture becomes input: imagenet, tf, efficientnet-lite, raw, or a .json file."
-                   "  [default: imagenet; raw / 255 for grey]")
+@click.option(
+    "--init",
+    type=OneOf("init", INITS),
+    help="Relevance to hand back: the output, 1, or the Softmax probability.",
+)
+@click.option(
+    "--preprocess",
+    metavar="NAME|FILE",
+    help=f"How a picture becomes input: {', '.join(PREPROCESSINGS)}, or a .json file.  "
+    "[default: imagenet; 0 to 1 for one channel]",
+)
 @click.option("--overlay", "mode", flag_value="overlay", help="Lay the heatmap over the picture.")
 @click.option("--side-by-side", "mode", flag_value="side_by_side", help="Put the heatmap next to it.")
-@click.option("--cmap", type=OneOf("colour map", COLORMAPS, "NAME"), default="seismic", show_default=True,
-              help=f"Colours: {', '.join(COLORMAPS)}.")
+@click.option(
+    "--cmap",
+    type=OneOf("colour map", COLORMAPS, "NAME"),
+    default="seismic",
+    show_default=True,
+    help=f"Colours: {', '.join(COLORMAPS)}.",
+)
 @input_shape_option
 @threads_option
 @backend_option
@@ -80,8 +108,8 @@ HELP = """Explain what a network sees in pictures or arrays.
 @json_option
 def explain(
     model: str, inputs: tuple[str, ...], out: str | None, save: str | None, target: str | None,
-    labels: str | None, composite: str, parameters: tuple[tuple[str, float], ...], low: float | None,
-    high: float | None, init: str | None, preprocess: str | None, mode: str | None, cmap: str,
+    labels: str | None, composite: str, parameters: Parameters, low: float | None, high: float | None,
+    init: str | None, preprocess: str | None, mode: Mode | None, cmap: str,
     input_shape: tuple[int, ...] | None, threads: int | None, backend: str | None, dtype: str, as_json: bool,
 ) -> None:  # fmt: skip
     if out is None and save is None and not as_json:
@@ -90,45 +118,41 @@ def explain(
     size = _outputs(network, init)
     names = read_labels(labels, model, size)
     index = find_target(target, names, size)
-    arrays_only = all(map(is_array_file, inputs))
-    preprocessing = _preprocessing(preprocess, network.input_shape, silent=arrays_only)
+    preprocessing = _preprocessing(preprocess, network.input_shape)
     samples = find_samples(inputs, network, preprocessing, dtype)
     files = _destinations(samples, out, save, mode, network.input_shape)
 
-    known = preprocess is not None or not any(map(is_array_file, inputs))
+    pictures = [file for file in inputs if not is_array_file(file)]
+    known = preprocess is not None or len(pictures) == len(inputs)
     box = bounds(preprocessing, network.input_shape) if known and composite in BOXED else None
-    chosen = make_composite(composite, parameters, low, high, box)
+    chosen = make_composite(composite, parameters, low, high, network.canonized(dtype).graph, box)
     explainer = Explainer(network, chosen, threads=threads, backend=backend, dtype=dtype)
     check_destinations((file for several in files for file in several), (*inputs, model))
+    if pictures and preprocess is None:
+        how = "brought to 0 ... 1" if preprocessing == UNIT else "preprocessed as for ImageNet"
+        note(f"pictures are {how}; if the network wants them otherwise, say --preprocess")
 
+    stacked = Path(out) if out is not None and _is_stack(out) else None
     results, relevances = [], []
     with Progress(len(samples)) as progress:
         for sample, paths in zip(samples, files, strict=True):
-            progress.step(sample.name)
+            progress.step(str(sample))
             x, picture = sample.read()
             explanation = _explained(explainer, sample, x, index, init)
             for path in paths:
-                if path.suffix.lower() in PICTURES:
-                    drawn = explanation.image(photo=picture if mode else None, mode=mode or "heatmap", cmap=cmap)
-                    save_picture(drawn, path)
-                elif path.suffix == ".npz":
-                    explanation.save(path)
-                elif path != Path(out or ""):
-                    write_array(path, explanation.relevance[0])
-                else:
-                    relevances.append(explanation.relevance[0])
-            result = _result(sample, explanation, names, paths)
-            results.append(result)
+                if path != stacked:
+                    _write(explanation, path, picture if mode else None, mode or "heatmap", cmap)
+            if stacked is not None:
+                relevances.append(explanation.relevance[0])
+            results.append(_result(sample, explanation, names, paths))
             if not as_json:
                 progress.clear()
-                _print_line(result)
-    if relevances:
-        unbatched = len(samples) == 1 and not samples[0].batched
-        write_array(Path(out or ""), relevances[0] if unbatched else np.stack(relevances))
+                _print_line(sample, results[-1])
+    if stacked is not None:
+        write_array(stacked, relevances[0] if [s.index for s in samples] == [None] else np.stack(relevances))
     if as_json:
-        manifest = explanation.manifest
-        print_json({**{key: manifest[key] for key in ("model", "composite", "init", "backend", "dtype")},
-                    "results": results})  # fmt: skip
+        about = {key: explanation.manifest[key] for key in ("model", "composite", "init", "backend", "dtype")}
+        print_json({**about, "results": results})
 
 
 def _outputs(network: Network, init: str | None) -> int:
@@ -137,50 +161,46 @@ def _outputs(network: Network, init: str | None) -> int:
     size = max(shape, default=1)
     if int(np.prod(shape)) != size:
         raise Failure(
-            f"the network's output has shape {shape} per sample, no list of classes", REFUSED,
+            f"the network's output has shape {shape} per sample, no list of classes",
+            REFUSED,
             "use lrpfast.explain in Python, with target= as an array of output weights",
-        )  # fmt: skip
+        )
     if init == "probability" and (len(shape) != 1 or size < 2):
         raise usage(f"there are no probabilities of an output of shape {shape}", "use --init logit or one")
     return size
 
 
-def _preprocessing(name: str | None, shape: tuple[int, ...], silent: bool) -> Preprocessing:
+def _preprocessing(name: str | None, shape: tuple[int, ...]) -> Preprocessing:
     """What the option says; else ImageNet's, or 0 ... 1 for one channel."""
     if name is not None:
         return find_preprocessing(name)
     grey = len(shape) == 3 and 1 in (shape[0], shape[2])
-    if not silent:
-        what = "brought to 0 ... 1" if grey else "preprocessed as for ImageNet"
-        note(f"pictures are {what}; if the network wants them otherwise, say --preprocess")
-    return Preprocessing(scale=1 / 255) if grey else PREPROCESSINGS["imagenet"]
+    return UNIT if grey else PREPROCESSINGS["imagenet"]
+
+
+def _is_stack(out: str) -> bool:
+    """Whether the relevance of all samples goes into one array file."""
+    return out.lower().endswith(".npy") and not Path(out).is_dir()
 
 
 def _destinations(
-    samples: Sequence[Sample], out: str | None, save: str | None, mode: str | None, shape: tuple[int, ...]
-) -> list[list[Path]]:
+    samples: Sequence[Sample], out: str | None, save: str | None, mode: Mode | None, shape: tuple[int, ...]
+) -> list[tuple[Path, ...]]:
     """The files to be written for each sample."""
     names = [sample.name for sample in samples]
-    files: list[list[Path]] = [[] for _ in samples]
     drawable = is_picture(shape)
-    if out is not None and Path(out).suffix == ".npy" and not Path(out).is_dir():
-        found = [Path(out)] * len(samples)
-    elif out is not None:
-        found = destinations("--out", out, names, (*PICTURES, ".npy"), ".png" if drawable else ".npy")
-    else:
-        found = []
-    if not drawable and any(path.suffix.lower() in PICTURES for path in found):
-        raise Failure(
-            f"relevance of shape {shape} is no picture", BAD_INPUT, "write it as an array: -o relevance.npy"
-        )
-    if mode and not (drawable and out is not None):
+    if mode and (out is None or not drawable or _is_stack(out)):
         raise usage(f"--{mode.replace('_', '-')} needs a picture to write", "say -o heat.png")
-    for several, path in zip(files, found):
-        several.append(path)
+    columns = []
+    if out is not None and _is_stack(out):
+        columns.append([Path(out)] * len(samples))
+    elif out is not None:
+        columns.append(destinations("--out", out, names, (*PICTURES, ".npy"), ".png" if drawable else ".npy"))
+        if not drawable and columns[0][0].suffix.lower() in PICTURES:
+            raise usage(f"relevance of shape {shape} is no picture", "write an array: -o relevance.npy")
     if save is not None:
-        for several, path in zip(files, destinations("--save", save, names, (".npz",), ".npz"), strict=True):
-            several.append(path)
-    return files
+        columns.append(destinations("--save", save, names, (".npz",), ".npz"))
+    return list(zip(*columns, strict=True)) if columns else [()] * len(samples)
 
 
 def _explained(
@@ -190,7 +210,19 @@ def _explained(
         return explainer(x[None], target, init)
     except LrpfastError as error:
         failure = translate(error)
-        raise Failure(f"{sample.file}: {failure.message}", REFUSED, failure.hint) from error
+        raise Failure(f"{sample}: {failure.message}", REFUSED, failure.hint) from error
+
+
+def _write(
+    explanation: Explanation, path: Path, photo: Image | None, mode: Mode | Literal["heatmap"], cmap: str
+) -> None:
+    """Write what the suffix says."""
+    if path.suffix == ".npz":
+        explanation.save(path)
+    elif path.suffix == ".npy":
+        write_array(path, explanation.relevance[0])
+    else:
+        save_picture(explanation.image(photo=photo, mode=mode, cmap=cmap), path)
 
 
 def _result(
@@ -210,7 +242,8 @@ def _result(
 
     return {
         "input": sample.file,
-        "name": sample.name,
+        "array": sample.array,
+        "index": sample.index,
         "target": described(int(explanation.target[0])),
         "top": [described(int(i)) for i in np.argsort(-scores, kind="stable")[:5]],
         "conservation_worst": explanation.conservation.worst,
@@ -218,11 +251,10 @@ def _result(
     }
 
 
-def _print_line(result: dict[str, Any]) -> None:
+def _print_line(sample: Sample, result: dict[str, Any]) -> None:
     """One sample as a line with tabs."""
     target = result["target"]
-    probability = "-" if target["probability"] is None else f"{target['probability']:.4f}"
     label = str(target["index"]) + (f" {target['label']}" if target["label"] else "")
-    source = result["input"] if result["name"] == Path(result["input"]).stem else result["name"]
-    cells = (source, label, f"{target['score']:.5g}", probability, " ".join(result["outputs"]) or "-")
+    probability = "-" if target["probability"] is None else f"{target['probability']:.4f}"
+    cells = (str(sample), label, f"{target['score']:.5g}", probability, *(result["outputs"] or "-"))
     click.echo("\t".join(cells))

@@ -36,14 +36,21 @@ class Sample:
     read : callable
         Gives the network's input, without a batch axis, and what it looks like (None if it is no picture).
         Pictures are read again each time, so that many of them need no memory.
-    batched : bool
-        Whether it stands in its file behind a batch axis.
+    array : str or None
+        Which array of an .npz file it is in.
+    index : int or None
+        Its place along the array's batch axis.
     """
 
     file: str
     name: str
     read: Callable[[], tuple[Array, Image | None]]
-    batched: bool = False
+    array: str | None = None
+    index: int | None = None
+
+    def __str__(self) -> str:
+        array = "" if self.array is None else f":{self.array}"
+        return self.file + array + ("" if self.index is None else f"[{self.index}]")
 
 
 def find_preprocessing(name: str) -> Preprocessing:
@@ -53,7 +60,7 @@ def find_preprocessing(name: str) -> Preprocessing:
     if name.endswith(".json") or Path(name).is_file():
         return Preprocessing.from_json(name)
     raise usage(
-        f"unknown preprocessing {name!r}", f"{closest(name, PREPROCESSINGS)}; or give a .json file"
+        f"unknown preprocessing {name!r}", f"{closest(name, PREPROCESSINGS)} (a .json file will do too)"
     )
 
 
@@ -113,14 +120,15 @@ def _samples_of_arrays(file: str, network: Network) -> Iterator[Sample]:
     for key in arrays.keys() - fitting.keys():
         note(f"{file}: left out {key!r}, whose shape {arrays[key].shape} is not the network's")
     for key, array in fitting.items():
-        name = Path(file).stem if len(arrays) == 1 else f"{Path(file).stem}-{key}"
+        part = None if len(arrays) == 1 else key
+        name = Path(file).stem if part is None else f"{Path(file).stem}-{key}"
         if array.shape == shape:
-            yield Sample(file, name, _reader(array))
+            yield Sample(file, name, _reader(array), part)
             continue
         digits = len(str(len(array) - 1))
         for i, sample in enumerate(array):
             number = f"-{i:0{digits}}" if len(array) > 1 else ""
-            yield Sample(file, name + number, _reader(sample), batched=True)
+            yield Sample(file, name + number, _reader(sample), part, i)
 
 
 def _reader(sample: Array) -> Callable[[], tuple[Array, Image | None]]:
@@ -142,7 +150,7 @@ def picture_of(sample: Array) -> Image | None:
 
 
 def is_picture(shape: tuple[int, ...]) -> bool:
-    """Whether relevance of this shape can be drawn: one axis, the first or the last, holds 1 or 3 channels."""
+    """Whether relevance of this shape can be drawn: the first or the last axis holds 1 or 3 channels."""
     return len(shape) == 3 and (shape[0] in (1, 3)) != (shape[2] in (1, 3))
 
 

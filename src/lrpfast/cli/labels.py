@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,9 @@ def find_target(target: str | None, labels: Sequence[str] | None, size: int) -> 
 
 def _by_label(target: str, labels: Sequence[str] | None) -> int:
     if labels is None:
-        raise usage(f"target is {target!r}, but the outputs have no labels", "give a number, or --labels FILE")
+        raise usage(
+            f"target is {target!r}, but the outputs have no labels", "give a number, or say --labels FILE"
+        )
     wanted = target.strip().casefold()
     names = [{label.casefold(), *(word.strip().casefold() for word in label.split(","))} for label in labels]
     found = [i for i, words in enumerate(names) if wanted in words]
@@ -102,7 +105,8 @@ def _by_label(target: str, labels: Sequence[str] | None) -> int:
     if found:
         choices = ", ".join(f"{i} ({labels[i]})" for i in found)
         raise usage(f"target {target!r} could be any of {len(found)} outputs", f"give its number: {choices}")
-    near = [label for label in labels if wanted in label.casefold()][:5]
+    word = re.compile(rf"\b{re.escape(wanted)}\b")
+    near = [label for label in labels if word.search(label.casefold())][:5]
     near = near or difflib.get_close_matches(target, labels, 3, 0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "give a number, or one of the labels"
     raise usage(f"no output is called {target!r}", hint)

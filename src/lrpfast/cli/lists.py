@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-import numpy as np
 
 from ..composites import COMPOSITES
 from ..rules import RULES, Rule
+from .composing import BOXED
 from .console import print_json
-from .options import BOXED, json_option
+from .options import json_option
 
 RULES_HELP = """List the rules: how a layer's relevance is shared among its inputs.
 
@@ -31,7 +31,7 @@ COMPOSITES_HELP = """List the composites: which kind of layer gets which rule.
     \b
     Examples:
       lrpfast composites
-      lrpfast explain model.onnx photo.jpg -o heat.png -c epsilon_plus -p epsilon=0.1
+      lrpfast explain model.onnx x.npy -o r.npy -c epsilon_plus -p epsilon=0.1
     """
 
 
@@ -64,8 +64,7 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
         return
     for entry in found:
         parameters = ", ".join(
-            name if default is None else f"{name}={default:g}" if isinstance(default, float) else f"{name}={default}"
-            for name, default in entry["parameters"].items()
+            name if default is None else f"{name}={default}" for name, default in entry["parameters"].items()
         )
         click.echo(f"{click.style(entry['name'], bold=True)}({parameters})")
         click.echo(click.wrap_text(entry["doc"], 78, "    ", "    "))

@@ -17,15 +17,16 @@ from ..graph import Graph, Node
 from ..lower import lower
 from ..network import Network
 from ..plan import Plan, Step
+from .composing import make_composite_to_look_at
 from .console import REFUSED, Failure, OneOf, note, print_json, print_table, translate
 from .options import (
+    Parameters,
     backend_option,
     composite_options,
     dtype_option,
     input_shape_option,
     json_option,
     load_network,
-    make_composite_to_look_at,
     model_argument,
 )
 
@@ -40,7 +41,7 @@ CHECK_HELP = """Say which rule every node of MODEL gets, and why; or what stands
     Examples:
       lrpfast check model.onnx
       lrpfast check model.onnx --composite epsilon_gamma_box
-      lrpfast check model.onnx --json | jq '.rules[] | select(.rule | startswith("Pass"))'
+      lrpfast check model.onnx --json | jq '.rules[] | .node + ": " + .rule'
     """
 
 INSPECT_HELP = """Print what becomes of MODEL on its way to an explanation.
@@ -48,8 +49,8 @@ INSPECT_HELP = """Print what becomes of MODEL on its way to an explanation.
     \b
     Stages:
       graph      the nodes as they were read
-      canonized  after batch normalization was folded and the final Softmax cut off,
-                 with what that changes in the prediction
+      canonized  after batch normalization was folded and the final Softmax cut
+                 off, with what that changes in the prediction
       rules      the rule of each node, and the selector that chose it
       plan       the kernel calls, forward and back, with the form that was chosen
 
@@ -66,21 +67,22 @@ INSPECT_HELP = """Print what becomes of MODEL on its way to an explanation.
 @input_shape_option
 @json_option
 def check(
-    model: str, composite: str, parameters: tuple[tuple[str, float], ...], low: float | None,
+    model: str, composite: str, parameters: Parameters, low: float | None,
     high: float | None, input_shape: tuple[int, ...] | None, as_json: bool,
 ) -> None:  # fmt: skip
-    chosen = make_composite_to_look_at(composite, parameters, low, high)
     try:
         network = load_network(model, input_shape)
         graph = network.canonized().graph
+        chosen = make_composite_to_look_at(composite, parameters, low, high, graph)
         assigned = assign(chosen, graph)
     except (Failure, LrpfastError) as error:
-        raise _refused(translate(error), as_json) from error
+        failure = translate(error)
+        raise (_refused(failure, as_json) if failure.exit_code == REFUSED else failure) from error
     if as_json:
         print_json({"ok": True, "composite": chosen.name, "rules": _rules_document(graph, assigned)})
     else:
         _print_rules(graph, assigned)
-        note(f"{chosen.name} has a rule for each of the {len(graph.nodes)} nodes: {network.name} can be explained")
+        note(f"{network.name} can be explained: {chosen.name} has a rule for all {len(graph.nodes)} nodes")
 
 
 def _refused(failure: Failure, as_json: bool) -> Failure:
@@ -105,17 +107,15 @@ def _refused(failure: Failure, as_json: bool) -> Failure:
 @dtype_option
 @json_option
 def inspect(
-    model: str, stage: str, composite: str, parameters: tuple[tuple[str, float], ...], low: float | None,
+    model: str, stage: str, composite: str, parameters: Parameters, low: float | None,
     high: float | None, input_shape: tuple[int, ...] | None, backend: str | None, dtype: str, as_json: bool,
 ) -> None:  # fmt: skip
-    needs_rules = stage in ("rules", "plan")
-    chosen = make_composite_to_look_at(composite, parameters, low, high) if needs_rules else None
     network = load_network(model, input_shape)
-    if chosen is None:
-        canonized = network.canonized(dtype) if stage == "canonized" else None
-        _show_graph(network.graph if canonized is None else canonized.graph, network, canonized, dtype, as_json)
+    if stage in ("graph", "canonized"):
+        _show_graph(network, network.canonized(dtype) if stage == "canonized" else None, dtype, as_json)
         return
     graph = network.canonized(dtype).graph
+    chosen = make_composite_to_look_at(composite, parameters, low, high, graph)
     assigned = assign(chosen, graph)
     if stage == "rules":
         if as_json:
@@ -128,17 +128,16 @@ def inspect(
         print_json({"composite": chosen.name, "backend": plan.backend.name, "dtype": str(plan.dtype),
                     "steps": [_step_document(pass_, step) for pass_, step in _steps(plan)]})  # fmt: skip
     else:
-        print_table(("pass", "node", "step", "form"),
-                    ((pass_, step.node, step.label(), step.form) for pass_, step in _steps(plan)))  # fmt: skip
+        rows = ((pass_, step.node, step.label(), step.form) for pass_, step in _steps(plan))
+        print_table(("pass", "node", "step", "form"), rows)
 
 
-def _show_graph(
-    graph: Graph, network: Network, canonized: Canonized | None, dtype: str, as_json: bool
-) -> None:
+def _show_graph(network: Network, canonized: Canonized | None, dtype: str, as_json: bool) -> None:
     """The nodes; of a canonised graph also what was changed, and what difference that makes."""
+    graph = network.graph if canonized is None else canonized.graph
     difference = None if canonized is None else network.canonization_error(dtype=dtype)
     if as_json:
-        document = {
+        document: dict[str, Any] = {
             "input": graph.input, "input_shape": graph.input_shape,
             "output": graph.output, "output_shape": graph.output_shape,
             "nodes": [_node_document(graph, node) for node in graph.nodes],
@@ -156,7 +155,8 @@ def _show_graph(
         reads = ", ".join(graph.producers[name].name if name in graph.producers else "(input)"
                           for name in node.inputs)  # fmt: skip
         fact = graph.facts[node.output]
-        rows.append((node.name, node.op.kinds[0], reads, _shape(fact.shape), "≥ 0" if fact.nonnegative else ""))
+        sign = "≥ 0" if fact.nonnegative else ""
+        rows.append((node.name, node.op.kinds[0], reads, _shape(fact.shape), sign))
     print_table(("node", "op", "reads", "output", "sign"), rows)
 
 

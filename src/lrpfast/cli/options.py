@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..composites import COMPOSITES, Composite
-from ..errors import CompositeError, ModelError
-from .console import REFUSED, Failure, OneOf, note, translate, usage
+from ..composites import COMPOSITES
+from ..errors import ModelError
+from .console import REFUSED, Failure, OneOf, translate, usage
 
 if TYPE_CHECKING:
     from ..network import Network
 
+Parameters = tuple[tuple[str, float], ...]
+"""What --param gives."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-BOXED = ("epsilon_gamma_box", "deep_taylor_bounded")
-"""The composites that need the bounds of the inputs."""
 
-
-class ShapeType(click.ParamType):
+class ShapeType(click.ParamType[tuple[int, ...]]):
     """``3,224,224`` or ``3x224x224``."""
 
     name = "shape"
@@ -41,7 +41,7 @@ class ShapeType(click.ParamType):
         return shape
 
 
-class ParameterType(click.ParamType):
+class ParameterType(click.ParamType[tuple[str, float]]):
     """``NAME=NUMBER``."""
 
     name = "parameter"
@@ -86,12 +86,15 @@ composite_options = apply(
         "-p", "--param", "parameters", type=ParameterType(), multiple=True, metavar="NAME=NUMBER",
         help="A parameter of the composite, such as epsilon=0.1 or gamma=0.5; repeatable.",
     ),
-    click.option("--low", type=float, help="Smallest value an input can have, for box composites."),
-    click.option("--high", type=float, help="Largest value an input can have."),
+    click.option("--low", type=float, help="Smallest value of the input, for composites with a box."),
+    click.option("--high", type=float, help="Largest value."),
 )  # fmt: skip
 
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), help="At most so many threads.  [default: all there are]"
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most so many threads.  [default: all there are]",
 )
 
 backend_option = click.option(
@@ -121,48 +124,3 @@ def load_network(path: str, input_shape: tuple[int, ...] | None) -> Network:
         raise Failure(message, REFUSED, failure.hint) from error
     except OSError as error:
         raise Failure(f"cannot read the model {path!r}: {error.strerror or error}", REFUSED) from error
-
-
-def make_composite(
-    name: str,
-    parameters: tuple[tuple[str, float], ...],
-    low: Any = None,
-    high: Any = None,
-    box: tuple[Any, Any] | None = None,
-) -> Composite:
-    """The composite that the options describe.
-
-    Parameters
-    ----------
-    name, parameters, low, high
-        As the options give them.
-    box : (low, high), optional
-        Bounds for composites that need some, where the options give none.
-    """
-    from ..composites import composite
-
-    given = dict(parameters)
-    given.update({key: value for key, value in (("low", low), ("high", high)) if value is not None})
-    if name in BOXED and not {"low", "high"} & set(given) and box is not None:
-        given.update(zip(("low", "high"), box, strict=True))
-    if name in BOXED and not {"low", "high"} <= set(given):
-        raise usage(
-            f"composite {name!r} needs the bounds of the inputs",
-            "say --low and --high; for images, both can be left out: they follow from --preprocess",
-        )
-    try:
-        return composite(name, **given)
-    except CompositeError as error:
-        raise usage(
-            str(error), f"`lrpfast composites` lists the parameters of {name}"
-        ) from error
-
-
-def make_composite_to_look_at(
-    name: str, parameters: tuple[tuple[str, float], ...], low: float | None, high: float | None
-) -> Composite:
-    """As `make_composite`, with bounds of 0 and 1 where none are given: nothing is computed with them."""
-    if name in BOXED and not {"low", "high"} & {*dict(parameters)} and low is None and high is None:
-        note(f"{name} is shown for inputs from 0 to 1; --low and --high say otherwise")
-        low, high = 0.0, 1.0
-    return make_composite(name, parameters, low, high)

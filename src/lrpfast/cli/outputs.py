@@ -53,7 +53,7 @@ def check_destinations(paths: Iterable[Path], sources: Sequence[str]) -> None:
     taken = {Path(source).resolve() for source in sources}
     for path in paths:
         if path.resolve() in taken:
-            raise usage(f"{str(path)!r} is one of the inputs and would be overwritten", "choose another output")
+            raise usage(f"{str(path)!r} is an input and would be overwritten", "choose another output")
         if path.is_dir():
             raise Failure(f"cannot write {str(path)!r}: it is a folder", BAD_OUTPUT)
     for folder in dict.fromkeys(path.parent for path in paths):

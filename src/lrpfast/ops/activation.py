@@ -54,7 +54,8 @@ class LeakyRelu(Elementwise):
         return np.where(x < 0, x * x.dtype.type(self.alpha), x)
 
     def derivative(self, x: Array, y: Array) -> Array:
-        return np.where(x < 0, x.dtype.type(self.alpha), x.dtype.type(1))
+        slopes: Array = np.where(x < 0, x.dtype.type(self.alpha), x.dtype.type(1))
+        return slopes
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ class Clip(Elementwise):
 
     def forward(self, *inputs: Array) -> Array:
         kind = inputs[0].dtype.type
-        return np.clip(inputs[0], kind(self.low), kind(self.high))
+        y: Array = np.clip(inputs[0], kind(self.low), kind(self.high))
+        return y
 
     def derivative(self, x: Array, y: Array) -> Array:
         kind = x.dtype.type
-        return ((x > kind(self.low)) & (x < kind(self.high))).astype(x.dtype)
+        inside: Array = ((x > kind(self.low)) & (x < kind(self.high))).astype(x.dtype)
+        return inside
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Add(Linear):
         return Fact(shapes[0], nonnegative=all(x.nonnegative for x in inputs))
 
     def forward(self, *inputs: Array) -> Array:
-        z = inputs[0].copy()
+        z: Array = inputs[0].copy()
         for x in inputs[1:]:
             z += x
         return z

@@ -54,7 +54,7 @@ class Gemm(Linear):
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
-        z = x @ self.weight.astype(x.dtype, copy=False).T
+        z: Array = x @ self.weight.astype(x.dtype, copy=False).T
         return z if self.bias is None else z + self.bias.astype(x.dtype, copy=False)
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:

@@ -205,8 +205,8 @@ class Pad(Movement):
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
         sizes = inputs[0].shape[1:]
-        inside = (slice(a, a + n) for a, n in zip(self.pads, sizes, strict=False))
-        return (np.ascontiguousarray(s[(slice(None), *inside)]),)
+        inside = (slice(None), *(slice(a, a + n) for a, n in zip(self.pads, sizes, strict=False)))
+        return (np.ascontiguousarray(s[inside]),)
 
 
 # --- ONNX ---

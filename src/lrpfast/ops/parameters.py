@@ -33,15 +33,15 @@ def parameter(name: str, values: ArrayLike, ndim: int | None = None) -> Array:
     array = np.asarray(values)
     if array.dtype.name in ("float16", "bfloat16"):
         array = array.astype(np.float32)
-    elif array.dtype.kind in "iub" or array.dtype.name == "longdouble":
+    elif array.dtype.kind in "iub":
         array = array.astype(np.float64)
     if array.dtype not in (np.float32, np.float64):
         raise ModelError(f"{name} has dtype {array.dtype}; give real numbers, as float32 or float64")
     if ndim is not None and array.ndim != ndim:
         raise ModelError(f"{name} has shape {array.shape}; expected {ndim} axes")
     check_finite(name, array)
-    if array.flags.writeable or not array.flags.c_contiguous or not array.dtype.isnative:
-        array = np.array(array, array.dtype.newbyteorder("="), order="C")
+    if array.flags.writeable or not array.flags.c_contiguous:
+        array = np.array(array, order="C")
         array.flags.writeable = False
     return array
 

@@ -8,6 +8,7 @@ from functools import reduce
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..graph import Fact
@@ -17,6 +18,7 @@ from .reading import OnnxNode, Unsupported, reads
 from .windows import MAX_AXES, Ints, Windows, read_pads
 
 Geometry = tuple[Ints, Ints, Ints, Ints]
+Counts = NDArray[np.integer]
 
 
 class _Pool(Op):
@@ -72,14 +74,17 @@ class _Windowed(_Pool):
         return Windows(self.window, self.strides, self.pads, self.dilations, self.ceil_mode)
 
 
-def _elements(windows: Windows, size: Ints, output_size: Ints, padding: bool = False) -> list[Array]:
+def _elements(windows: Windows, size: Ints, output_size: Ints, padding: bool = False) -> list[Counts]:
     """How many elements (of padding too, if so asked) the windows hold, along each axis."""
-    counts = []
+    counts: list[Counts] = []
     for axis, (n, count) in enumerate(zip(size, output_size, strict=True)):
-        begin, end = (windows.pads_begin[axis], windows.pads_end[axis]) if padding else (0, 0)
-        first = np.arange(count)[:, None] * windows.strides[axis] - windows.pads_begin[axis]
-        places = first + np.arange(windows.window[axis]) * windows.dilations[axis]
-        counts.append(((places >= -begin) & (places < n + end)).sum(axis=1))
+        low, high = (-windows.pads_begin[axis], n + windows.pads_end[axis]) if padding else (0, n)
+        first = np.arange(count) * windows.strides[axis] - windows.pads_begin[axis]
+        # The taps before index i are those with first + tap * dilation < i.
+        before = [
+            np.clip(-((first - i) // windows.dilations[axis]), 0, windows.window[axis]) for i in (low, high)
+        ]
+        counts.append(before[1] - before[0])
     return counts
 
 

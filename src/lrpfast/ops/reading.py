@@ -15,6 +15,7 @@ from .base import Array, Op
 from .parameters import check_finite
 
 Constant = NDArray[Any]
+T = TypeVar("T")
 
 BATCH = None
 """In a list of sizes: the size of the batch axis."""
@@ -136,19 +137,29 @@ class OnnxNode:
 
     def integer(self, name: str, default: int) -> int:
         """An integer attribute."""
-        return int(self.attributes.get(name, default))
+        return self._attribute(name, int, default)
 
     def number(self, name: str, default: float) -> float:
         """A floating-point attribute."""
-        return float(self.attributes.get(name, default))
+        return self._attribute(name, float, default)
 
     def string(self, name: str, default: str) -> str:
         """A string attribute."""
-        return str(self.attributes.get(name, default))
+        return self._attribute(name, str, default)
 
     def integers(self, name: str) -> tuple[int, ...]:
         """An attribute that lists integers; empty if it is not there."""
-        return tuple(int(n) for n in self.attributes.get(name, ()))
+        return self._attribute(name, lambda values: tuple(int(n) for n in values), ())
+
+    def _attribute(self, name: str, convert: Callable[[Any], T], default: T) -> T:
+        if name not in self.attributes:
+            return default
+        try:
+            return convert(self.attributes[name])
+        except (TypeError, ValueError):
+            raise ModelError(
+                f"its attribute {name} has the unusable value {self.attributes[name]!r}"
+            ) from None
 
     def integers_or_input(self, name: str, index: int, since: int) -> tuple[int | None, ...] | None:
         """Integers that are an attribute before opset `since`, and input `index` from there on."""

@@ -16,6 +16,9 @@ from .reading import OnnxNode
 MAX_AXES = 3
 Ints = tuple[int, ...]
 
+BOTH = (slice(None), slice(None))
+"""Indices of all samples and channels."""
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -113,19 +116,18 @@ class Windows:
     def taps(self, padded: Array, output_size: Ints) -> Iterator[tuple[Ints, Array]]:
         """For each tap in row-major order: its index, and the view (n, c, *output_size) it reads."""
         for tap in itertools.product(*(range(k) for k in self.window)):
-            places = (
+            places = tuple(
                 slice(t * d, t * d + (n - 1) * step + 1, step)
                 for t, d, n, step in zip(tap, self.dilations, output_size, self.strides, strict=True)
             )
-            yield tap, padded[(slice(None), slice(None), *places)]
+            yield tap, padded[BOTH + places]
 
     def _overlap(self, size: Ints, padded: Ints) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Where input and padded input are the same elements, as indices of each."""
         counts = [max(0, min(n, p - a)) for n, p, a in zip(size, padded, self.pads_begin, strict=True)]
-        inner = (slice(count) for count in counts)
-        outer = (slice(a, a + count) for a, count in zip(self.pads_begin, counts, strict=True))
-        both = slice(None), slice(None)
-        return (*both, *inner), (*both, *outer)
+        inner = tuple(slice(count) for count in counts)
+        outer = tuple(slice(a, a + count) for a, count in zip(self.pads_begin, counts, strict=True))
+        return BOTH + inner, BOTH + outer
 
 
 def same_pads(size: Ints, windows: Windows, upper: bool) -> Ints:

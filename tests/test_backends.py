@@ -1,0 +1,230 @@
+"""The choice of a backend, its threads, and what must survive forks and threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lrpfast import backends
+from lrpfast.backends import cpus
+from lrpfast.errors import BackendError
+
+AVAILABLE = [name for name, reason in backends.available().items() if not reason]
+needs_native = pytest.mark.skipif("native" not in AVAILABLE, reason="the native backend was not built")
+
+
+def python(code: str, **env: str) -> str:
+    """The output of a program in a process of its own, or its errors if it fails."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("LRPFAST_", "OMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean | env, capture_output=True, text=True, timeout=120
+    )
+    return done.stdout.strip() if done.returncode == 0 else done.stderr
+
+
+def dense(module: Any, samples: int = 3) -> np.ndarray[Any, Any]:
+    """A dense layer that is large enough for several threads."""
+    rng = np.random.default_rng(0)
+    src, w = (
+        rng.normal(size=(samples, 700)).astype(np.float32),
+        rng.normal(size=(900, 700)).astype(np.float32),
+    )
+    out = np.zeros((samples, 900), np.float32)
+    module.gemm_forward(src, w, (1, 1), (1, 0), None, None, (1, 1), out, False)
+    return out
+
+
+def test_native_is_there_where_it_is_required() -> None:
+    if os.environ.get("LRPFAST_REQUIRE_NATIVE") == "1":
+        assert backends.available()["native"] == ""
+    assert "numpy" in AVAILABLE
+
+
+def test_the_best_available_backend_is_the_default() -> None:
+    assert python("from lrpfast import backends; print(backends.get().name)") == AVAILABLE[0]
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_a_backend_by_name_and_by_environment(name: str) -> None:
+    assert backends.get(name).name == name
+    assert python("from lrpfast import backends; print(backends.get().name)", LRPFAST_BACKEND=name) == name
+    assert backends.describe(backends.get(name)).startswith(name)
+
+
+def test_an_unknown_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match="backend is 'cuda', expected one of: native, numba, numpy"):
+        backends.get("cuda")
+    monkeypatch.setenv("LRPFAST_BACKEND", "opencl")
+    with pytest.raises(BackendError, match="LRPFAST_BACKEND is 'opencl'"):
+        backends.get()
+
+
+WITHOUT = """
+import sys
+for name in {missing!r}:
+    sys.modules[name] = None  # as if it were not installed
+from lrpfast import backends
+print(backends.get().name)
+print(sorted(name for name, reason in backends.available().items() if reason))
+try:
+    backends.get({asked!r})
+except backends.BackendError as error:
+    print(error)
+"""
+
+
+def test_without_a_compiler_and_numba_numpy_remains() -> None:
+    missing = ["lrpfast._core", "numba"]
+    name, absent, error = python(WITHOUT.format(missing=missing, asked="native")).splitlines()
+    assert (name, absent) == ("numpy", "['native', 'numba']")
+    assert (
+        "'native' is not available" in error and "C++ compiler" in error and error.endswith("one of: numpy")
+    )
+    error = python(WITHOUT.format(missing=missing, asked="numba")).splitlines()[-1]
+    assert "'numba' is not available" in error and "pip install numba" in error
+
+
+@needs_native
+def test_targets_by_environment_and_by_name() -> None:
+    native = backends.get("native")
+    before = native.target()
+    assert before in native.targets()
+    code = "from lrpfast import backends; print(backends.describe(backends.get('native')))"
+    try:
+        for target in native.targets():
+            assert python(code, LRPFAST_TARGET=target) == f"native ({target})"
+            native.set_target(target)
+            assert native.target() == target
+        with pytest.raises(
+            BackendError, match="'mmx' is not available.*choose one of: .*" + native.targets()[-1]
+        ):
+            native.set_target("mmx")
+    finally:
+        native.set_target(before)
+    for code in ("backends.get()", "backends.get('native')", "backends.available()"):
+        error = python(f"from lrpfast import backends; {code}", LRPFAST_TARGET="mmx")
+        assert "BackendError: LRPFAST_TARGET: SIMD target 'mmx' is not available" in error
+
+
+# --- threads ---
+
+
+def test_the_number_of_threads_can_be_set() -> None:
+    before = backends.get_num_threads()
+    assert before >= 1
+    try:
+        backends.set_num_threads(3)
+        assert backends.get_num_threads() == 3
+        for name in AVAILABLE:
+            dense(backends.get(name))
+        with pytest.raises(ValueError, match="n is 0, expected at least 1"):
+            backends.set_num_threads(0)
+    finally:
+        backends.set_num_threads(before)
+
+
+def test_the_environment_sets_the_number_of_threads() -> None:
+    code = "from lrpfast import backends; print(backends.get_num_threads())"
+    assert python(code, OMP_NUM_THREADS="5") == "5"
+    assert python(code, OMP_NUM_THREADS="3,2") == "3"
+    cpu_count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert 1 <= int(python(code, OMP_NUM_THREADS="0")) <= (cpu_count or 1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/a/b", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 1.5),
+        ("0::/a", {"cpu.max": "400000 100000"}, 4.0),
+        ("4:cpu,cpuacct:/a", {"cpu/a/cpu.cfs_quota_us": "200000", "cpu/a/cpu.cfs_period_us": "100000"}, 2.0),
+        ("4:cpu:/a", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, None),
+        ("0::/a", {"a/cpu.max": "nonsense"}, None),
+        (None, {}, None),
+    ],
+)
+def test_quotas_of_control_groups(
+    tmp_path: Path, groups: str | None, files: dict[str, str], expected: float | None
+) -> None:
+    for name, content in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content + "\n")
+    if groups is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(groups + "\n")
+    assert cpus.cgroup_quota(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_limits_of_one_thread(name: str) -> None:
+    module = backends.get(name)
+    with module.limit_threads(None):
+        expected = dense(module)
+    with module.limit_threads(1), module.limit_threads(2):
+        np.testing.assert_allclose(dense(module), expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_native
+def test_a_limit_ends_with_its_block_and_must_be_positive() -> None:
+    native = backends.get("native")
+    with pytest.raises(RuntimeError, match="stop"), native.limit_threads(1):
+        raise RuntimeError("stop")
+    with native.limit_threads(2):
+        from lrpfast import _core
+
+        assert _core.limit_threads(2) == 2  # which returns the limit before
+    with pytest.raises(ValueError, match="threads is 0, expected at least 1"), native.limit_threads(0):
+        pass
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_several_threads_may_call_at_once(name: str) -> None:
+    module = backends.get(name)
+    expected, results = dense(module), []
+
+    def work() -> None:
+        for _ in range(20):
+            results.append(np.array_equal(dense(module), expected))
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert results == [True] * 80
+
+
+FORK = """
+import os, sys, warnings
+sys.path.insert(0, {tests!r})
+warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks in programs with threads
+from lrpfast import backends
+from test_backends import dense
+backends.set_num_threads(2)
+module = backends.get({name!r})
+expected = dense(module)
+for generation in range(2):
+    if os.fork() == 0:
+        assert (dense(module) == expected).all()
+        if generation == 1:
+            os._exit(0)
+    else:
+        status = os.waitstatus_to_exitcode(os.wait()[1])
+        assert (dense(module) == expected).all()
+        if generation == 0:
+            print(status)
+        os._exit(status) if generation else sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_kernels_run_after_forks(name: str) -> None:
+    assert python(FORK.format(tests=str(Path(__file__).parent), name=name)) == "0"

@@ -1,0 +1,315 @@
+"""How rules are lowered: which form is chosen, how many products it costs, and that it says the same.
+
+The plain form of each rule is the formula of `oracle`; `test_rules` holds layers alone and behind a ReLU
+to it. Here the forms are looked for by their words, and the ones that need more of a network are run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+from cases import LAYERS, Case, flatten, inputs, quarters, relevance
+from lrpfast import (
+    AlphaBeta,
+    Builder,
+    Composite,
+    CustomRule,
+    Dense,
+    Epsilon,
+    Explainer,
+    Flat,
+    Gamma,
+    Norm,
+    Part,
+    Pass,
+    ReLU,
+    ReLU6,
+    Rule,
+    Selector,
+    Share,
+    SharingRule,
+    Term,
+    WSquare,
+    Z,
+    ZBox,
+    ZPlus,
+    backends,
+)
+from lrpfast.composites import assign
+from lrpfast.layers import LeakyReLU, Tanh
+from lrpfast.lower import lower
+from lrpfast.network import Network
+from lrpfast.ops import Add
+from lrpfast.plan import KernelCall, Plan
+
+LINEAR = ("gemm", "conv", "depthwise", "sumpool")
+
+
+def network_of(case: Case, before: Any = None, after: Any = None) -> Network:
+    """The layer as a network, behind `before` and followed by `after`."""
+    build = Builder(case.shapes[0])
+    value = build.input if before is None else build(before, build.input, name="before")
+    value = build(case.op, value, name="layer")
+    return build.network(value if after is None else build(after, value, name="after"))
+
+
+def planned(network: Network, rule: Rule) -> Plan:
+    entries = ((Selector(name="layer"), rule), ("activation", Pass()))
+    return lower(network.graph, assign(Composite("test", entries), network.graph), backends.get("numpy"))
+
+
+def forms(plan: Plan) -> str:
+    """The words of the layer's steps, one line each."""
+    return "\n".join(step.form for step in plan.vjp if step.node == "layer")
+
+
+def products(plan: Plan, case: Case) -> tuple[int, int]:
+    """Products with the layer's matrix and with its transpose, beyond the layer's own forward pass."""
+    (own,) = (step for step in plan.forward if step.node == "layer")
+    transposed = {"forward": "vjp", "vjp": "forward"}
+    assert isinstance(own, KernelCall)
+    kind, direction = own.kernel.rsplit("_", 1)
+    counts = {"forward": 0, "vjp": 0}
+    for step in plan.vjp:
+        if step.node == "layer" and isinstance(step, KernelCall) and step.kernel.rsplit("_", 1)[0] in LINEAR:
+            if step.arguments["w"].shape == own.arguments["w"].shape:
+                counts[step.kernel.rsplit("_", 1)[1]] += 1
+    assert kind in LINEAR
+    return counts[direction], counts[transposed[direction]]
+
+
+CACHED, ONCE = "denominator is the layer's output", "denominator computed once"
+
+
+@pytest.mark.parametrize("layer", ["dense", "conv2d", "conv2d, grouped", "conv3d, depthwise", "transposed conv2d"])
+@pytest.mark.parametrize(
+    ("rule", "before", "cost", "words"),
+    [
+        (Z(), None, (0, 1), CACHED),
+        (Epsilon(), None, (0, 1), CACHED),
+        (Norm(), None, (0, 1), CACHED),
+        (Epsilon(bias=False), None, (1, 1), "denominator in 1 product"),
+        (WSquare(), None, (0, 1), ONCE),
+        (WSquare(bias=False), None, (0, 1), ONCE),
+        (Flat(), None, (0, 1), ONCE),
+        (ZPlus(), None, (2, 2), "denominator in 2 products"),
+        (ZPlus(), ReLU(), (1, 1), "denominator in 1 product"),
+        (ZPlus(), ReLU6(), (1, 1), "denominator in 1 product"),
+        (ZPlus(), LeakyReLU(), (2, 2), "denominator in 2 products"),
+        (AlphaBeta(), None, (4, 4), "denominator in 2 products"),
+        (AlphaBeta(), ReLU(), (2, 2), "denominator in 1 product"),
+        (AlphaBeta(1, 0), ReLU(), (1, 1), "denominator in 1 product"),
+        (Gamma(), None, (1, 2), "from the output and |x|·|w|"),
+        (Gamma(), ReLU(), (1, 2), "from the output and |x|·|w|"),
+        (Gamma(bias=False), None, (1, 2), "from the output and |x|·|w|"),
+        (ZBox(-2, 2), None, (2, 2), "denominator in 2 products"),
+        (ZBox(-2, 2), ReLU(), (2, 2), "denominator in 2 products"),
+    ],
+    ids=str,
+)
+def test_cost_of_a_rule(layer: str, rule: Rule, before: Any, cost: tuple[int, int], words: str) -> None:
+    plan = planned(network_of(LAYERS[layer], before), rule)
+    assert products(plan, LAYERS[layer]) == cost
+    assert words in forms(plan)
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "cost", "words"),
+    [
+        (Norm(), None, (0, 1), CACHED),
+        (Epsilon(bias=False), None, (0, 1), CACHED),  # there is no bias
+        (ZPlus(), ReLU(), (0, 1), CACHED),  # neither x nor w is ever negative
+        (ZPlus(), None, (1, 1), "denominator in 1 product"),
+        (AlphaBeta(), ReLU(), (0, 1), CACHED),
+        (AlphaBeta(), None, (2, 2), "denominator in 1 product"),
+        (Flat(), None, (0, 1), ONCE),
+    ],
+    ids=str,
+)
+def test_weights_of_average_pooling_are_known_to_be_positive(
+    rule: Rule, before: Any, cost: tuple[int, int], words: str
+) -> None:
+    case = LAYERS["average pool 2d"]
+    plan = planned(network_of(case, before), rule)
+    assert products(plan, case) == cost
+    assert words in forms(plan)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Norm(), CACHED),
+        (Flat(), ONCE),
+        (WSquare(), ONCE),
+        (ZPlus(), "denominator from parts of the inputs"),
+        (AlphaBeta(), "denominator from parts of the inputs"),
+        (Gamma(), "denominator from parts of the inputs"),
+    ],
+    ids=str,
+)
+def test_forms_of_a_sum(rule: Rule, words: str) -> None:
+    build = Builder((3,))
+    network = build.network(build(Add(), build.input, build(Tanh(), build.input), name="layer"))
+    assert words in forms(planned(network, rule))
+
+
+def test_sum_of_what_is_not_negative_is_its_own_denominator() -> None:
+    build = Builder((3,))
+    a = build(ReLU(), build.input)
+    network = build.network(build(Add(), a, a, name="layer"))
+    for rule in (ZPlus(), AlphaBeta(1, 0)):
+        assert CACHED in forms(planned(network, rule))
+
+
+# --- only the living side ---
+
+
+@dataclass(frozen=True)
+class Around:
+    """What reads the layer's output, up to the network's own output."""
+
+    activation: Any
+    activation_rule: Rule
+    next_rule: Rule
+    alive: bool
+    skip: bool = False
+
+
+def _twice(op: Any, inputs: Any, output: Any, r: Any) -> Any:
+    """Not what an activation's rule should be: it invents relevance at dead units."""
+    return (r + 1,)
+
+
+NEIGHBOURS = {
+    "ReLU": Around(ReLU(), Pass(), Epsilon(), alive=True),
+    "ReLU6": Around(ReLU6(), Pass(), Epsilon(), alive=True),
+    "ReLU, z⁺ next": Around(ReLU(), Pass(), ZPlus(), alive=True),
+    "ReLU, γ next": Around(ReLU(), Pass(), Gamma(), alive=True),
+    "LeakyReLU": Around(LeakyReLU(0.5), Pass(), Epsilon(), alive=False),
+    "Tanh": Around(Tanh(), Pass(), Epsilon(), alive=False),
+    "flat next": Around(ReLU(), Pass(), Flat(), alive=False),
+    "w² next": Around(ReLU(), Pass(), WSquare(), alive=False),
+    "box next": Around(ReLU(), Pass(), ZBox(-1, 8), alive=False),
+    "custom rule": Around(ReLU(), CustomRule(_twice), Epsilon(), alive=False),
+    "skip": Around(ReLU(), Pass(), Epsilon(), alive=False, skip=True),
+}
+
+ORACLES = {
+    "Epsilon": oracle.epsilon, "ZPlus": oracle.z_plus, "Flat": oracle.flat, "WSquare": oracle.w_square,
+    "Gamma": lambda layer, x, r: oracle.gamma(layer, x, r, 0.25),
+    "ZBox": lambda layer, x, r: oracle.z_box(layer, x, r, -1, 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("nonnegative", [True, False])
+@pytest.mark.parametrize("around", NEIGHBOURS)
+def test_gamma_between_neighbours(around: str, nonnegative: bool, bias: bool, backend: str) -> None:
+    """Gamma drops the share for z < 0 where no relevance arrives there, and only there."""
+    near, rng = NEIGHBOURS[around], np.random.default_rng(2)
+    case, last = LAYERS["dense"], Dense(quarters(rng, 4, 5), quarters(rng, 4))
+    build = Builder(case.shapes[0])
+    first = build(ReLU() if nonnegative else LeakyReLU(0.5), build.input, name="first")
+    z = build(case.op, first, name="layer")
+    y = build(near.activation, z, name="activation")
+    network = build.network(build(last, build(Add(), y, z, name="sum") if near.skip else y, name="last"))
+    rule = Gamma(bias=bias)
+    composite = Composite(
+        "test",
+        (
+            (Selector(name="layer"), rule), (Selector(name="last"), near.next_rule), (Selector(name="first"), Pass()),
+            ("activation", near.activation_rule), ("sum", Norm()),
+        ),
+    )  # fmt: skip
+    plan = lower(network.graph, assign(composite, network.graph), backends.get(backend))
+    living = "only the living side" in forms(plan)
+    assert living == (near.alive and nonnegative)
+    assert products(plan, case) == ((1, 1) if living else (1, 2))
+
+    x = quarters(rng, 3, *case.shapes[0])
+    a = np.where(x > 0, x, 0 * x if nonnegative else 0.5 * x)
+    layer, top = case.layer, oracle.matrix(last, (5,))
+    hidden = a @ layer.w.T + layer.b
+    active = near.activation.forward(hidden)
+    before_last = active + hidden if near.skip else active
+    r = relevance(top, before_last, 0)
+    r_hidden = ORACLES[type(near.next_rule).__name__](top, before_last, r)
+    if near.skip:
+        share = r_hidden / oracle.stabilized(before_last)
+        r_hidden = active * share + hidden * share
+    if isinstance(near.activation_rule, CustomRule):
+        r_hidden = r_hidden + 1
+    assert (r_hidden[hidden <= 0] != 0).any() != near.alive
+    expected = oracle.gamma(layer, a, r_hidden, 0.25, bias)
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
+        explain = Explainer(network, composite, backend=backend, dtype=dtype)
+        got = explain(x, np.ones(4), r).relevance
+        np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+# --- rules of one's own ---
+
+
+@dataclass(frozen=True)
+class Magnitudes(SharingRule):
+    """`q = |x||w|`, which is one product in |x|."""
+
+    def shares(self) -> tuple[Share, ...]:
+        magnitude = Part(1, -1)
+        return (Share((Term(magnitude, magnitude),), magnitude),)
+
+
+@dataclass(frozen=True)
+class Inhibitors(SharingRule):
+    """Negative inputs only: nothing is left of it where x ≥ 0, unless the bias is in the denominator."""
+
+    bias: bool = False
+
+    def shares(self) -> tuple[Share, ...]:
+        return (Share((Term(Part(0, 1), Part()),), Part() if self.bias else None),)
+
+
+def test_magnitudes_are_one_product(backend: str) -> None:
+    case = LAYERS["conv2d, padded"]
+    plan = planned(network_of(case), Magnitudes())
+    assert products(plan, case) == (1, 1)
+    x = inputs(case, 0)
+    layer = case.layer
+    r = relevance(layer, flatten(x), 0)
+    q = np.abs(flatten(x)[:, None, :] * layer.w)
+    expected = oracle.shared(q, q.sum(2) + np.abs(layer.b), r)
+    composite = Composite("test", ((Selector(name="layer"), Magnitudes()),))
+    network = network_of(case)
+    explain = Explainer(network, composite, backend=backend, dtype=np.float64)
+    got = explain(x[0], np.ones(network.output_shape), r.reshape(2, *network.output_shape)).relevance
+    np.testing.assert_allclose(flatten((got,)), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("layer", ["dense", "conv2d", "average pool 2d"])
+def test_a_rule_of_which_nothing_is_left(layer: str, bias: bool, backend: str) -> None:
+    case = LAYERS[layer]
+    network = network_of(case, before=ReLU())
+    composite = Composite("test", ((Selector(name="layer"), Inhibitors(bias)), ("activation", Pass())))
+    x, ones = inputs(case, 0)[0], np.ones(network.output_shape)
+    explanation = Explainer(network, composite, backend=backend)(x, ones)
+    np.testing.assert_array_equal(explanation.relevance, 0)
+    row = explanation.conservation[0]
+    assert row.node == "layer"
+    assert row.r_in != 0
+    assert row.bias + row.stabilizer + row.dead == pytest.approx(row.r_in)
+    assert explanation.conservation.worst < 1e-6
+
+
+def test_a_sum_of_which_nothing_is_left(backend: str) -> None:
+    build = Builder((4,))
+    a = build(ReLU(), build.input)
+    network = build.network(build(Add(), a, a, name="layer"))
+    composite = Composite("test", (("sum", Inhibitors()), ("activation", Pass())))
+    explanation = Explainer(network, composite, backend=backend)(np.ones((2, 4)), np.ones(4))
+    np.testing.assert_array_equal(explanation.relevance, 0)
+    assert explanation.conservation[0].dead == pytest.approx(16)
