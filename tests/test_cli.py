@@ -330,7 +330,7 @@ BAD: list[tuple[str, Sequence[str], int, str]] = [
     ("unfit input shape", (*MLP, *OUT, "--input-shape", "9"), 1, "input_shape"),
     ("no output", MLP, 2, "there is nothing to write"),
     ("no input", ("@mlp.onnx", *OUT), 2, "Missing argument 'INPUT...'"),
-    ("unknown option", (*MLP, *OUT, "--fast"), 2, "No such option '--fast'"),
+    ("unknown option", (*MLP, *OUT, "--fast"), 2, "No such option"),
     ("unknown composite", (*MLP, *OUT, "-c", "epsilon_pluss"), 2, "unknown composite 'epsilon_pluss'"),
     ("unknown parameter", (*MLP, *OUT, "-p", "gamma=1"), 2, "has no parameter 'gamma'"),
     ("parameter without value", (*MLP, *OUT, "-p", "epsilon"), 2, "expected NAME=NUMBER"),
@@ -438,7 +438,7 @@ def test_a_bug_is_called_a_bug(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent as POSIX has them")
 def test_interrupt_stops_at_once_and_leaves_whole_files(files: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.zeros((100_000, 3, 16, 16), np.uint8))
+    np.save(tmp_path / "x.npy", np.zeros((3_000, 3, 16, 16), np.uint8))
     process = start("explain", str(files / "small_cnn.onnx"), "x.npy", "-o", "out", cwd=tmp_path)
     assert process.stdout is not None
     process.stdout.readline()
@@ -447,7 +447,7 @@ def test_interrupt_stops_at_once_and_leaves_whole_files(files: Path, tmp_path: P
     assert process.returncode == 130
     assert err.strip() == "error: interrupted"
     written = sorted((tmp_path / "out").iterdir())
-    assert 1 <= len(written) < 100_000
+    assert 1 <= len(written) < 3_000
     for path in written:
         assert path.suffix == ".png"
         Image.open(path).load()

@@ -139,6 +139,17 @@ def test_external_data_of_the_wrong_size(tmp_path: Path, entries: dict[str, Any]
         load_graph(path)
 
 
+def test_external_strings_are_no_weights(tmp_path: Path) -> None:
+    path = external(tmp_path, location="w")
+    (path.parent / "w").write_bytes(bytes(16))
+    model = onnx.load(path, load_external_data=False)
+    for data_type in (TensorProto.STRING, 99):
+        model.graph.initializer[0].data_type = data_type
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match=r"damaged|unknown data type|dtype"):
+            load_graph(path)
+
+
 def test_truncated_file(tmp_path: Path) -> None:
     """Wherever a model is cut, that is noticed."""
     path = tmp_path / "cut.onnx"

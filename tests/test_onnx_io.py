@@ -32,7 +32,8 @@ def check(graph: Graph, model: Any, x: Any) -> None:
 def test_operators_are_listed() -> None:
     asked = """Conv ConvTranspose Gemm MatMul BatchNormalization Relu LeakyRelu Clip Sigmoid Tanh Softmax
     MaxPool AveragePool GlobalAveragePool GlobalMaxPool Add Sum Sub Mul Div Concat Flatten Reshape Transpose
-    Squeeze Unsqueeze Identity Dropout Pad Slice Split Constant ConstantOfShape Cast Shape ReduceMean Gather"""
+    Squeeze Unsqueeze Identity Dropout Pad Slice Split Constant ConstantOfShape Cast Shape ReduceMean
+    Gather"""
     assert set(asked.split()) <= set(OPERATORS)
     assert list(OPERATORS) == sorted(OPERATORS)
 
@@ -250,6 +251,24 @@ def test_functions_of_the_model_are_inlined() -> None:
 def test_dead_nodes_do_not_matter() -> None:
     nodes = [node("Einsum", "x", "dead", equation="ab->a"), node("Relu", "x")]
     assert len(load_graph(model_of(nodes, ("n", 3))).nodes) == 1
+    nodes = [node("Tanh", "x", "t"), node("Shape", "t", "s"), node("Reshape", "x s")]
+    assert [n.name for n in load_graph(model_of(nodes, ("n", 3))).nodes] == ["Reshape_2"]
+
+
+def test_optional_arrays_have_no_name() -> None:
+    """An empty name among the outputs of one node is not the input of another."""
+    nodes = [
+        helper.make_node("Dropout", ["x"], ["a", ""]),
+        helper.make_node("Clip", ["a", "", "high"], ["b"]),
+        helper.make_node("Unique", ["c"], ["u", "i", "", ""], axis=0),
+        helper.make_node("Gather", ["b", "i"], ["y"], axis=1),
+    ]
+    graph = load_graph(model_of(nodes, ("n", 3), {"high": 0.5, "c": [5, 6, 7]}))
+    np.testing.assert_array_equal(evaluate(graph, ones(1, 3)), [[0.5] * 3])
+    nodes[0].op_type = "Dropin"
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        load_graph(model_of(nodes, ("n", 3), {"high": 0.5, "c": [5, 6, 7]}))
+    assert len(caught.value.offenders) == 1
 
 
 def test_names() -> None:

@@ -96,7 +96,7 @@ def check_vjp(op: Op, inputs: tuple[Array, ...]) -> None:
 # --- every form of every operator that is read from ONNX ---
 
 # name: (operator, sample shape, constants in the order of the inputs, attributes)
-# `None` as a constant leaves an optional input out; an array behind the name "x" comes first in `before`.
+# `None` as a constant leaves an optional input out.
 FORMS: dict[str, tuple[str, tuple[int, ...], list[Any], dict[str, Any]]] = {
     "Gemm": ("Gemm", (5,), [normal(5, 4)], {}),
     "Gemm-transB": ("Gemm", (5,), [normal(4, 5), normal(4)], {"transB": 1}),
@@ -119,6 +119,7 @@ FORMS: dict[str, tuple[str, tuple[int, ...], list[Any], dict[str, Any]]] = {
     "Conv-same-lower": ("Conv", (2, 7, 8), [normal(3, 2, 4, 2)], {"auto_pad": "SAME_LOWER"}),
     "Conv-valid": ("Conv", (2, 7, 8), [normal(3, 2, 4, 3)], {"auto_pad": "VALID"}),
     "Conv-window-in-padding": ("Conv", (2, 3), [normal(3, 2, 2)], {"pads": [4, 5], "strides": [2]}),
+    "Conv-only-padding": ("Conv", (2, 3), [normal(3, 2, 2), normal(3)], {"pads": [4, 5], "strides": [11]}),
     "ConvTranspose1d": ("ConvTranspose", (4, 5), [normal(4, 3, 3), normal(3)], {"strides": [2]}),
     "ConvTranspose2d": (
         "ConvTranspose", (4, 5, 3), [normal(4, 3, 3, 2), normal(6)],

@@ -32,7 +32,7 @@ void add_dots(const T* x, Size x_pitch, const T* w, Size w_pitch, const Part<T>&
         for (int c = 0; c < C; ++c) sums[r * pitch + c] += lane_sum<T>(tile[r][c]);
 }
 
-constexpr Size kGemmDepth = 2048;  // products that are added up before they join the rest
+constexpr Size kGemmDepth = 1024;  // products that are added up before they join the rest
 constexpr Size kGemmRows = 64;     // outputs of a task
 constexpr Size kGemmSamples = 32;  // samples of a task
 
@@ -42,7 +42,7 @@ void gemm_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size m0, Si
     T* sums = scratch<T>(Scratch::result, kGemmSamples * kGemmRows);
     for (Size i = 0; i < (n1 - n0) * kGemmRows; ++i) sums[i] = 0;
     // With few samples each row of w is best read in one go, with many its blocks stay in the cache.
-    const Size rows = n1 - n0 <= 4 ? 4 : kGemmRows;
+    const Size rows = n1 - n0 <= 16 ? 4 : kGemmRows;
     for (Size m = m0; m < m1; m += rows)
         for (Size k = 0; k < args.k; k += kGemmDepth) {
             const Size depth = at_most(kGemmDepth, args.k - k);
@@ -91,7 +91,7 @@ void add_rows(const T* const (&rows)[4], const T (&s)[4][R], const Part<T>& part
     });
 }
 
-constexpr Size kVjpColumns = 1024;  // outputs of a task
+constexpr Size kVjpSums = 32768;     // outputs times samples of a task: they stay in the nearest cache
 constexpr Size kVjpRows = 64;       // rows of w that stay in the cache for all samples
 constexpr Size kVjpDepth = 512;     // products that are added up before they join the rest
 
@@ -123,9 +123,9 @@ void add_needed_rows(const T* s, Size s_pitch, const T* w, Size w_pitch, Size m0
 /// The outputs [k0, k1) of the samples [n0, n1).
 template <class T, bool Whole>
 void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0, Size k1) {
-    const Size pitch = kVjpColumns + kLanes<T>, samples = n1 - n0;
-    T* totals = scratch<T>(Scratch::result, 2 * kGemmSamples * pitch);
-    T* sums = totals + kGemmSamples * pitch;
+    const Size pitch = blocks_of(k1 - k0, kLanes<T>) * kLanes<T>, samples = n1 - n0;
+    T* totals = scratch<T>(Scratch::result, 2 * samples * pitch);
+    T* sums = totals + samples * pitch;
     for (Size i = 0; i < samples * pitch; ++i) totals[i] = sums[i] = 0;
     for (Size m = 0; m < args.m; m += kVjpRows) {
         const Size end = at_most(m + kVjpRows, args.m);
@@ -150,10 +150,11 @@ void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0
 template <class T>
 void gemm_vjp(const Gemm<T>& args) {
     const T* src = parted_source(args, args.n * args.m);
-    const Size blocks = blocks_of(args.k, kVjpColumns);
+    const Size columns = at_least(at_most(at_most(8192, kVjpSums / at_least(1, args.n)), blocks_of(args.k, usable_threads())), 512);
+    const Size blocks = blocks_of(args.k, columns);
     parallel_for(blocks * blocks_of(args.n, kGemmSamples), [&](Size task) {
-        const Size k = task % blocks * kVjpColumns, n = task / blocks * kGemmSamples;
+        const Size k = task % blocks * columns, n = task / blocks * kGemmSamples;
         const auto block = args.w_part.is_identity() ? gemm_vjp_block<T, true> : gemm_vjp_block<T, false>;
-        block(args, src, n, at_most(n + kGemmSamples, args.n), k, at_most(k + kVjpColumns, args.k));
+        block(args, src, n, at_most(n + kGemmSamples, args.n), k, at_most(k + columns, args.k));
     });
 }

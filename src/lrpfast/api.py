@@ -20,7 +20,15 @@ from .explanation import Conservation, Explanation
 from .graph import Fact, Graph, Node
 from .layers import resolve
 from .lower import lower
-from .network import Network, as_array, as_finite, check_input, check_output
+from .network import (
+    Network,
+    as_array,
+    as_finite,
+    check_input,
+    check_output,
+    real_dtype,
+    thread_count,
+)
 from .ops.base import Array, Op
 from .plan import Plan, settle
 from .rules import Rule
@@ -96,10 +104,8 @@ class Explainer:
     ) -> None:
         self.network = network
         self.composite = make_composite(composite)
-        if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
-            raise InputError(f"threads is {threads!r}; expected a whole number ≥ 1, or None for all")
-        self.threads = threads
-        self.dtype = _real_dtype(dtype)
+        self.threads = thread_count(threads)
+        self.dtype = real_dtype(dtype)
         self.backend = backends.get(backend)
         self.record = (record,) if isinstance(record, str) else tuple(record)
         self._lock = threading.Lock()
@@ -152,7 +158,8 @@ class Explainer:
         target : None, int, array of int (n,), or array of output weights, optional
             Which output to explain: the largest of each sample by default; or one index for all; or one
             per sample; or a weight for every output, shaped like one sample's output or all of them
-            (``w[3] = 1, w[5] = -1`` explains what speaks for 3 rather than 5).
+            (``w[3] = 1, w[5] = -1`` explains what speaks for 3 rather than 5). Whole numbers in one
+            axis are always indices, so give such weights as floats.
         init : {"logit", "one", "probability"} or array, optional
             The relevance to hand back, times the target's weights: the output f(x) itself, 1, the Softmax
             probability, or your own numbers: (n,), or shaped like the output. Default: the composite's,
@@ -195,17 +202,6 @@ class Explainer:
             conservation=Conservation(rows),
             manifest={**manifest, "target": _describe(target), "init": _describe(init)},
         )
-
-
-def _real_dtype(dtype: Any) -> np.dtype[Any]:
-    """`dtype`, which must be one of the two that the kernels are made for."""
-    try:
-        real = np.dtype(dtype)
-    except TypeError:
-        real = None
-    if real not in (np.float32, np.float64):
-        raise InputError(f"dtype is {dtype if real is None else real}; expected float32 or float64")
-    return real
 
 
 def explain(
@@ -266,7 +262,7 @@ def propagate(
     arrays = [as_array("x", a) for a in (x if several else (x,))]
     if dtype is None:
         dtype = np.float64 if all(a.dtype == np.float64 for a in arrays) else np.float32
-    dtype = _real_dtype(dtype)
+    dtype = real_dtype(dtype)
     if any(a.ndim == 0 for a in arrays) or len({len(a) for a in arrays}) != 1 or not len(arrays[0]):
         raise InputError(
             f"x has shapes {[a.shape for a in arrays]}; expected a batch axis of one length ≥ 1 first"
@@ -336,9 +332,8 @@ def _target(target: Any, output: Array) -> tuple[Array, Array]:
             )
         target = output.reshape(n, -1).argmax(axis=1)
     given = as_array("target", target)
-    if given.dtype.kind in "iu" and given.shape in ((), (n,)) and is_vector:
-        if (given.shape == (n,) == shape) and n > 1:
-            raise InputError(f"target of shape {given.shape} could be indices or weights; give weights as floats")
+    is_index = given.dtype.kind in "iu" and given.ndim <= 1
+    if is_index and is_vector and given.shape in ((), (n,)):
         indices = np.broadcast_to(given, (n,)).astype(np.int64)
         wrong = indices[(indices < -size) | (indices >= size)]
         if len(wrong):
@@ -346,14 +341,14 @@ def _target(target: Any, output: Array) -> tuple[Array, Array]:
         indices = indices % size
         weights[np.arange(n), indices] = 1
         return indices, weights.reshape(output.shape)
-    if given.shape in (shape, output.shape):
+    if not is_index and given.shape in (shape, output.shape):
         if not np.isfinite(given).all():
             raise InputError("target holds NaN or infinity; expected finite output weights")
         full = np.broadcast_to(given.astype(output.dtype), output.shape)
         return full, full
     raise InputError(
         f"target is {_describe(target)}; expected None, an index below {size}, one index for each of the {n} "
-        f"samples, or output weights of shape {shape} or {output.shape}"
+        f"samples, or output weights, as floats, of shape {shape} or {output.shape}"
     )
 
 

@@ -146,10 +146,10 @@ class Network:
         if not isinstance(self._graph, Graph):
             bound = self.at(as_array("x", x).shape[1:])
             return bound.predict(x, backend=backend, threads=threads, dtype=dtype)
-        kernels = backends.get(backend)
-        x = check_input(self, x, np.dtype(dtype))
+        kernels, dtype, threads = backends.get(backend), real_dtype(dtype), thread_count(threads)
+        x = check_input(self, x, dtype)
         canonized = self.canonized(dtype)
-        key = (kernels.name, np.dtype(dtype))
+        key = (kernels.name, dtype)
         with self._lock:
             if key not in self._plans:
                 self._plans[key] = lower(canonized.graph, None, kernels, dtype)
@@ -178,6 +178,25 @@ class Network:
 
 def _attributes(op: Op) -> list[tuple[str, Any]]:
     return [(f.name, getattr(op, f.name)) for f in fields(op)]  # type: ignore[arg-type]
+
+
+def real_dtype(dtype: Any) -> np.dtype[Any]:
+    """`dtype`, which must be one of the two that the kernels are made for."""
+    try:
+        real = np.dtype(dtype)
+    except TypeError:
+        real = np.dtype(object)
+    if real not in (np.float32, np.float64):
+        raise InputError(f"dtype is {dtype if real == object else real}; expected float32 or float64")
+    return real
+
+
+def thread_count(threads: Any) -> int | None:
+    """`threads`, which must be None or a whole number."""
+    whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
+    if threads is not None and not (whole and threads >= 1):
+        raise InputError(f"threads is {threads!r}; expected a whole number ≥ 1, or None for all")
+    return None if threads is None else int(threads)
 
 
 def as_array(name: str, value: Any) -> Array:

@@ -86,7 +86,7 @@ class _Loader:
     def load(self) -> Graph:
         """The graph."""
         needed = _needed(self.model.graph.node, self.output)
-        self.used = {self.output, *(name for _, node in needed for name in node.input)}
+        self.used = {self.output, *(name for _, node in needed for name in node.input)} - {""}
         for index, node in needed:
             name = node.name or f"{node.op_type}_{index}"
             try:
@@ -97,7 +97,7 @@ class _Loader:
                 raise ModelError(f"node {name!r} ({node.op_type}): {error}") from None
         if self.offenders:
             raise UnsupportedOperatorError(
-                f"{self.file.label} has {len(self.offenders)} nodes that lrpfast does not support\n"
+                f"lrpfast does not support {len(self.offenders)} of the nodes of {self.file.label}\n"
                 + "\n".join(f"  {line}" for line in self.offenders)
                 + "\nsimplify the model (onnxsim folds what can be folded), or cut it before these nodes; "
                 "lrpfast.OPERATORS lists the supported operators",
@@ -113,7 +113,7 @@ class _Loader:
         """Fold a node, or read it; `Unsupported` says why neither is possible."""
         if node.domain not in ("", "ai.onnx"):
             raise Unsupported(f"lrpfast has no operators of domain {node.domain!r}")
-        for output in node.output:
+        for output in filter(None, node.output):
             if any(output in known for known in (self.facts, self.constants, self.unknown, self.tensors)):
                 raise ModelError(f"it writes {output!r}, which is written already")
         if any(input in self.unknown for input in node.input):
@@ -126,8 +126,10 @@ class _Loader:
                 raise Unsupported("lrpfast has no such operator")
             self.read(node, name, operands, attributes)
             return
-        for output, value in zip(node.output, self.evaluate(node, operands, attributes), strict=False):
-            self.constants[output] = value
+        values = self.evaluate(node, operands, attributes)
+        self.constants.update(
+            (output, value) for output, value in zip(node.output, values, strict=False) if output
+        )
 
     def read(
         self, node: NodeProto, name: str, operands: tuple[Operand, ...], attributes: dict[str, Any]
@@ -212,17 +214,20 @@ class _Loader:
     # --- offenders ---
 
     def refuse(self, node: NodeProto, name: str, reason: str) -> None:
-        """Note an offender; nothing is known of what it writes."""
+        """Note an offender."""
         self.offenders.append(f"node {name!r} ({node.op_type}): {reason}")
-        computes = any(self.is_computed(input) for input in node.input)
-        self.unknown.update((output, not computes) for output in node.output)
+        self.forget(node, computes=any(self.is_computed(input) for input in node.input))
 
     def pass_unknown(self, node: NodeProto) -> None:
         """A node behind an offender: no offender for that, but one if there is no such operator."""
         computes = node.op_type not in FOLDED and any(self.is_computed(input) for input in node.input)
         if computes and node.op_type not in READERS:
             raise Unsupported("lrpfast has no such operator")
-        self.unknown.update((output, not computes) for output in node.output)
+        self.forget(node, computes)
+
+    def forget(self, node: NodeProto, computes: bool) -> None:
+        """Nothing is known of what a node writes, but whether it computes it from the network's input."""
+        self.unknown.update((output, not computes) for output in node.output if output)
 
     def is_computed(self, name: str) -> bool:
         """Whether an array depends on the network's input."""

@@ -198,22 +198,23 @@ class Plan:
         self._run(self.vjp, workspace, len(initial))
 
     def _run(self, steps: tuple[Step, ...], workspace: Workspace, n: int) -> None:
-        for step in steps:
-            if isinstance(step, KernelCall):
-                for new in step.makes:
-                    make = np.zeros if new.zero else np.empty
-                    workspace[new.name] = make((n, *new.shape), self._dtype(new.dtype))
-                arguments = {
-                    key: workspace[value.array].reshape(n * value.rows, *value.shape)
-                    if isinstance(value, View)
-                    else value
-                    for key, value in step.arguments.items()
-                }
-                getattr(self.backend, step.kernel)(**arguments)
-            elif isinstance(step, HostCall):
-                self._run_host(step, workspace, n)
-            for name in step.frees:
-                del workspace[name]
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are looked for afterwards
+            for step in steps:
+                if isinstance(step, KernelCall):
+                    for new in step.makes:
+                        make = np.zeros if new.zero else np.empty
+                        workspace[new.name] = make((n, *new.shape), self._dtype(new.dtype))
+                    arguments = {
+                        key: workspace[value.array].reshape(n * value.rows, *value.shape)
+                        if isinstance(value, View)
+                        else value
+                        for key, value in step.arguments.items()
+                    }
+                    getattr(self.backend, step.kernel)(**arguments)
+                elif isinstance(step, HostCall):
+                    self._run_host(step, workspace, n)
+                for name in step.frees:
+                    del workspace[name]
 
     def _dtype(self, name: str) -> Any:
         return self.dtype if name == "real" else name

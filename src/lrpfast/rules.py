@@ -68,7 +68,7 @@ class Part:
             raise RuleError("power 0 stands for ones; they have no factors, put those on the other part")
 
     def __str__(self) -> str:
-        base = {0: "1", 1: "a", 2: "a²"}[self.power] + (f"-{self.minus}" if self.minus else "")
+        base = f"(a−{self.minus})" if self.minus else {0: "1", 1: "a", 2: "a²"}[self.power]
         if self.power != 1 or (self.positive == self.negative == 1):
             return base
         names = {(1.0, 0.0): "a⁺", (0.0, 1.0): "a⁻", (1.0, -1.0): "|a|"}
@@ -126,8 +126,9 @@ class Share:
     def __str__(self) -> str:
         gate = {1: "[z>0] ", 0: "", -1: "[z<0] "}[self.gate]
         bias = "" if self.bias is None else " + " + str(self.bias).replace("a", "b")
-        scale = "" if self.scale == 1 else f"{self.scale:g}·"
-        return f"{scale}{gate}{' + '.join(map(str, self.terms))} over the same{bias}"
+        terms = " + ".join(map(str, self.terms))
+        scaled = terms if self.scale == 1 else f"{self.scale:g}·({terms})"
+        return f"{gate}{scaled} over the same{bias}"
 
 
 def _check_nonnegative(name: str, value: Any, example: float) -> None:

@@ -131,7 +131,7 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
 
 
-class OneOf(click.ParamType[str]):
+class OneOf(click.ParamType):  # type: ignore[type-arg]
     """One of some words; an unknown one is answered with those that resemble it."""
 
     def __init__(self, name: str, words: Iterable[str], metavar: str = "") -> None:

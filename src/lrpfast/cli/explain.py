@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 import numpy as np
 
-from ..api import INITS, Explainer
+from ..api import Explainer
+from ..composites import INITS
 from ..errors import LrpfastError
 from ..explanation import Explanation
 from ..image import COLORMAPS

@@ -21,7 +21,7 @@ Parameters = tuple[tuple[str, float], ...]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class ShapeType(click.ParamType[tuple[int, ...]]):
+class ShapeType(click.ParamType):  # type: ignore[type-arg]
     """``3,224,224`` or ``3x224x224``."""
 
     name = "shape"
@@ -41,7 +41,7 @@ class ShapeType(click.ParamType[tuple[int, ...]]):
         return shape
 
 
-class ParameterType(click.ParamType[tuple[str, float]]):
+class ParameterType(click.ParamType):  # type: ignore[type-arg]
     """``NAME=NUMBER``."""
 
     name = "parameter"
