@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import lrpfast
 import numpy as np
 import pytest
+
+import lrpfast
 from lrpfast import (
     AvgPool2d,
     Builder,

@@ -6,9 +6,10 @@ import copy
 import pickle
 from typing import Any
 
-import lrpfast
 import numpy as np
 import pytest
+
+import lrpfast
 from lrpfast import (
     COMPOSITES,
     RULES,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import lrpfast
 import numpy as np
 import pytest
+from small_networks import SMALL_NETWORKS, random_input
+
+import lrpfast
 from lrpfast import (
     COMPOSITES,
     AlphaBeta,
@@ -41,7 +43,6 @@ from lrpfast import (
     ZPlus,
 )
 from lrpfast.ops import Add
-from small_networks import SMALL_NETWORKS, random_input
 
 LEDGER = {np.float32: 1e-5, np.float64: 1e-12}
 """The largest share of Σ|R| that may stay unexplained at a node."""

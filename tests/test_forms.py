@@ -13,6 +13,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import LAYERS, Case, flatten, inputs, quarters, relevance
+
 from lrpfast import (
     AlphaBeta,
     Builder,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
-import lrpfast
 import numpy as np
 import pytest
 from networks import HIGH, LOW, PHOTOGRAPHS, class_names, efficientnet_lite0, photograph
+
+import lrpfast
 
 pytestmark = pytest.mark.networks
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lrpfast
 import numpy as np
 import oracle
 import pytest
@@ -12,6 +11,8 @@ from cases import LAYERS, RULES, STABILIZED_RULES, Case, fits, flatten, inputs, 
 from conftest import BACKENDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import lrpfast
 from lrpfast import (
     AlphaBeta,
     Builder,

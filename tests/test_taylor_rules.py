@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import lrpfast
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+import lrpfast
 from lrpfast import Dense, Rule, WSquare, Z, ZBox, ZPlus
 from lrpfast.taylor import DIRECTIONS, decompose
 

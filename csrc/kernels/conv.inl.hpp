@@ -15,7 +15,7 @@ constexpr Size kBlockBytes = 1920; // positions of a task, at most
 template <class T>
 struct WeightMatrix {
     const T* w;
-    Size rows, sources, row_step, source_step;
+    Size rows, sources, taps, row_step, source_step;
 };
 
 /// c (+)= a · b for ROWS × VECTORS; b's line for product k begins at strip + offsets[k].
@@ -81,38 +81,51 @@ struct ShiftedProduct {
     Size row_blocks() const { return blocks_of(weights.rows, block_rows); }
     Size tasks() const { return groups * row_blocks() * blocks_of(extent, block_positions); }
 
-    /// Copy the weights of products [k0, k0 + depth) for `rows` rows from `row0` on.
-    void fill_panel(const T* w, Size row0, Size rows, Size k0, Size depth, T* panel) const {
+    /// Copy one row's weights of products [k0, k0 + depth).
+    void fill_panel_row(const T* row, Size k0, Size depth, T* to) const {
         const Size taps = shifts.tap_count();
-        const Shifts::Tap* tap = shifts.taps();
-        const Size padded = blocks_of(rows, kTileRows) * kTileRows;
-        if (by_product) {
-            for (Size i = 0; i < padded * depth; ++i) panel[i] = 0;
-            for (Size k = 0; k < depth; ++k)
-                for (Size row = 0; row < rows; row += kTileRows)
-                    copy_line(args.w_part, w + (k0 + k) * weights.source_step + row0 + row, at_most(kTileRows, rows - row),
-                              panel + row * depth + k * kTileRows);
-            return;
-        }
-        for (Size row = 0; row < padded; ++row) {
-            T* to = panel + row * kRowPitch;
-            if (row >= rows) {
-                for (Size k = 0; k < depth; ++k) to[k] = 0;
-                continue;
-            }
-            const T* from = w + (row0 + row) * weights.row_step;
-            if (taps == weights.source_step) {
-                copy_line(args.w_part, from + k0, depth, to);
-                continue;
-            }
+        const T* of_source = row + k0 / taps * weights.source_step;
+        if (taps == weights.source_step) {  // all products lie in one line
+            copy_line(args.w_part, row + k0, depth, to);
+        } else if (taps == weights.taps && depth % taps == 0) {  // the taps of each source do
+            for (Size k = 0; k < depth; k += taps, of_source += weights.source_step)
+                copy_line(args.w_part, of_source, taps, to + k);
+        } else {
+            const Shifts::Tap* tap = shifts.taps();
             Size t = k0 % taps;
-            const T* of_source = from + k0 / taps * weights.source_step;
             for (Size k = 0; k < depth; ++k) {
                 to[k] = of_source[tap[t].index];
                 if (++t == taps) t = 0, of_source += weights.source_step;
             }
             copy_line<T>(args.w_part, to, depth, to);
         }
+    }
+
+    /// Copy the weights of products [k0, k0 + depth) for `rows` rows from `row0` on.
+    void fill_panel(const T* w, Size row0, Size rows, Size k0, Size depth, T* panel) const {
+        const Size padded = blocks_of(rows, kTileRows) * kTileRows;
+        if (by_product) {
+            for (Size k = 0; k < depth; ++k)
+                for (Size row = 0; row < rows; row += kTileRows)
+                    copy_tile_column(w + (k0 + k) * weights.source_step + row0 + row, rows - row,
+                                     panel + row * depth + k * kTileRows);
+            return;
+        }
+        for (Size row = 0; row < rows; ++row)
+            fill_panel_row(w + (row0 + row) * weights.row_step, k0, depth, panel + row * kRowPitch);
+        for (Size row = rows; row < padded; ++row) fill_line(T(0), depth, panel + row * kRowPitch);
+    }
+
+    /// Copy the weights of one product for the rows of a tile, zero beyond the last row.
+    void copy_tile_column(const T* from, Size rows, T* to) const {
+        typedef T Column __attribute__((vector_size(kTileRows * sizeof(T))));
+        Column column{};
+        if (rows >= kTileRows)
+            __builtin_memcpy(&column, from, sizeof column);
+        else
+            for (int i = 0; i < rows; ++i) column[i] = from[i];
+        column = part_of(column, args.w_part);
+        __builtin_memcpy(to, &column, sizeof column);
     }
 
     /// Copy the inputs of products [k0, k0 + depth) for `count` positions from `first` on.
@@ -201,7 +214,7 @@ void conv_forward(const Conv<T>& args) {
     if (is_dense(args.windows, args.groups)) return gemm_forward(as_dense(args));
     const Size m = args.m / args.groups, c = args.c / args.groups, taps = args.windows.kernel.product();
     const ShiftList list = ShiftList::forward(args.windows);
-    run_product(ShiftedProduct<T>(args, list[0], {args.w, m, c, c * taps, taps}, args.n, args.groups));
+    run_product(ShiftedProduct<T>(args, list[0], {args.w, m, c, taps, c * taps, taps}, args.n, args.groups));
 }
 
 template <class T>
@@ -213,5 +226,5 @@ void conv_vjp(const Conv<T>& args) {
     const Size m = args.m / args.groups, c = args.c / args.groups, taps = args.windows.kernel.product();
     const ShiftList list = ShiftList::vjp(args.windows);
     for (Size i = 0; i < list.size(); ++i)
-        run_product(ShiftedProduct<T>(args, list[i], {args.w, c, m, taps, c * taps}, args.n, args.groups));
+        run_product(ShiftedProduct<T>(args, list[i], {args.w, c, m, taps, taps, c * taps}, args.n, args.groups));
 }

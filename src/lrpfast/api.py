@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import backends
 from ._version import __version__
@@ -318,7 +319,7 @@ def _probabilities(output: Array) -> Array | None:
     return probabilities
 
 
-def _target(target: Any, output: Array) -> tuple[Array, Array]:
+def _target(target: Any, output: Array) -> tuple[NDArray[Any], Array]:
     """The target as it is reported, and as weights of all outputs."""
     n, shape = len(output), output.shape[1:]
     size = int(np.prod(shape))

@@ -40,8 +40,9 @@ class Canonized:
 
 
 def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
-    """Canonise `graph`; folded weights are rounded once, to `dtype`."""
+    """Canonise `graph`; what a fold computes is rounded to `dtype`. Nodes that nothing needs are left out."""
     changes: list[str] = []
+    graph = _rebuilt(graph, list(graph.nodes), graph.output)
     graph, head = _cut_softmax(_drop_identities(graph, changes), changes)
     while True:
         smaller = _fold_one(graph, np.dtype(dtype), changes)
@@ -129,13 +130,16 @@ def _merged(graph: Graph, first: Node, second: Node, merged: Node) -> Graph:
     return _rebuilt(graph, nodes, graph.output)
 
 
-def _per_channel(value: Any, shape: tuple[int, ...], axis: int) -> Array | None:
-    """`value`, broadcast to `shape`, as one number per channel of `axis`; None if it varies more."""
-    value = np.asarray(value, np.float64)
-    value = value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
-    if any(n != 1 for i, n in enumerate(value.shape) if i != axis):
-        return None
-    return np.broadcast_to(value.reshape(-1), (shape[axis],))
+def _per_channel(affine: Affine, shape: tuple[int, ...], axis: int) -> tuple[Array, Array] | None:
+    """Scale and shift as one number per channel of `axis`; None if they vary more."""
+    channels: list[Array] = []
+    for given in (affine.scale, affine.shift):
+        value = np.asarray(given, np.float64)
+        value = value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
+        if any(n != 1 for i, n in enumerate(value.shape) if i != axis):
+            return None
+        channels.append(np.broadcast_to(value.reshape(-1), (shape[axis],)))
+    return channels[0], channels[1]
 
 
 def _axes(op: Any, shape: tuple[int, ...]) -> int:
@@ -146,15 +150,15 @@ def _axes(op: Any, shape: tuple[int, ...]) -> int:
 def _after(op: Any, affine: Affine, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """The linear (or affine) operator that is `op`, then `affine`."""
     if isinstance(op, Affine):
-        scale = np.multiply(affine.scale, op.scale, dtype=np.float64)
-        shift = np.multiply(affine.scale, op.shift, dtype=np.float64) + affine.shift
-        return replace(op, scale=scale.astype(dtype), shift=shift.astype(dtype))
+        both_scales = np.multiply(affine.scale, op.scale, dtype=np.float64)
+        both_shifts = np.multiply(affine.scale, op.shift, dtype=np.float64) + affine.shift
+        return replace(op, scale=both_scales.astype(dtype), shift=both_shifts.astype(dtype))
     if not isinstance(op, (Conv, ConvTranspose, Gemm)):
         return None
-    scale = _per_channel(affine.scale, shape, _axes(op, shape))
-    shift = _per_channel(affine.shift, shape, _axes(op, shape))
-    if scale is None or shift is None:
+    channels = _per_channel(affine, shape, _axes(op, shape))
+    if channels is None:
         return None
+    scale, shift = channels
     weight = op.weight.astype(np.float64)
     if isinstance(op, ConvTranspose):  # (c, m / groups, …): channels come group by group
         grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
@@ -170,10 +174,10 @@ def _before(affine: Affine, op: Any, shape: tuple[int, ...], dtype: np.dtype[Any
     """The linear operator that is `affine`, then `op`; None where padding makes that inexact."""
     if not isinstance(op, (Conv, Gemm)):
         return None
-    scale = _per_channel(affine.scale, shape, _axes(op, shape))
-    shift = _per_channel(affine.shift, shape, _axes(op, shape))
-    if scale is None or shift is None:
+    channels = _per_channel(affine, shape, _axes(op, shape))
+    if channels is None:
         return None
+    scale, shift = channels
     if isinstance(op, Conv) and any(op.pads) and shift.any():
         return None
     weight = op.weight.astype(np.float64)

@@ -54,7 +54,7 @@ class Conservation(Sequence[ConservationRow]):
         return max(shares, default=0.0)
 
     def __str__(self) -> str:
-        head = ("node", "rule", "R in", "R out", "bias", "stabilizer", "dead", "unexplained")
+        head: tuple[str, ...] = ("node", "rule", "R in", "R out", "bias", "stabilizer", "dead", "unexplained")
         lines = [head]
         for row in self:
             sums = (row.r_in, row.r_out, row.bias, row.stabilizer, row.dead)

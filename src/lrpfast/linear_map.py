@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
@@ -166,17 +167,21 @@ linear_map.register(GlobalAveragePool, _average_pool)
 
 @linear_map.register
 def _(op: Affine, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
-    full = (1,) * len(x.shape)
-    scale = np.asarray(op.scale, dtype).reshape((full + np.shape(op.scale))[-len(full) :] if full else (1,))
-    shift = np.asarray(op.shift, dtype).reshape((full + np.shape(op.shift))[-len(full) :] if full else (1,))
-    per_channel = all(a.size == a.shape[0] for a in (scale, shift))
-    channels = x.shape[0] if per_channel and x.shape else x.size
-    places = (channels, *full[1:]) if per_channel and x.shape else x.shape
-    weight = np.broadcast_to(scale, places or (1,)).reshape(channels, 1, 1, 1, 1)
-    bias = np.broadcast_to(shift, places or (1,)).reshape(channels)
+    sample = x.shape or (1,)
+    scale, shift = (_with_axes(np.asarray(a, dtype), len(sample)) for a in (op.scale, op.shift))
+    per_channel = all(a.size == len(a) for a in (scale, shift))
+    places = (sample[0], *(1,) * (len(sample) - 1)) if per_channel else sample
+    channels = math.prod(places)  # an element each, where scale or shift differ within a channel
+    weight = np.broadcast_to(scale, places).reshape(channels, 1, 1, 1, 1)
+    bias = np.broadcast_to(shift, places).reshape(channels)
     shape = (channels, 1, 1, x.size // channels)
     ones = {"strides": (1, 1, 1), "pads": (0, 0, 0), "dilations": (1, 1, 1)}
     return LinearMap(
         "depthwise_forward", "depthwise_vjp", np.ascontiguousarray(weight), np.ascontiguousarray(bias),
         shape, shape, options=ones,
     )  # fmt: skip
+
+
+def _with_axes(a: Array, axes: int) -> Array:
+    """`a` with axes of length 1 in front."""
+    return a.reshape((1,) * (axes - a.ndim) + a.shape)

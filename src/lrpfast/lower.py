@@ -250,7 +250,7 @@ class Lowering:
             values = not isinstance(node.op, (Movement, Linear))
             self.host_vjp(node, f"{type(node.op).__name__}.vjp", _op_vjp(node), keep_values=values)
             if isinstance(node.op, Pad):
-                self.padding_ledger(node)
+                self.padding_ledger(node, node.op)
         left = tuple((self.total(name, node.name), before[name]) for name in dict.fromkeys(node.inputs))
         ledger = ledger_of(node) if ledger_of(node) in self.begun else None
         return Account(node.name, str(rule), rule.conserves, arrived, left, ledger)
@@ -310,19 +310,18 @@ class Lowering:
         self.steps.append(HostCall(node.name, title, function, inputs, tuple(deliveries)))
 
 
-    def padding_ledger(self, node: Node) -> None:
+    def padding_ledger(self, node: Node, pad: Pad) -> None:
         """Relevance that falls on padding is the padding's: a constant's, like a bias'."""
         relevance = relevance_of(node.output)
-        axes = range(1, len(self.fact(node.output).shape) + 1)
-        inside = tuple(
-            slice(a, a + n) for a, n in zip(node.op.pads, self.fact(node.inputs[0]).shape, strict=False)
-        )
+        axes = tuple(range(1, len(self.fact(node.output).shape) + 1))
+        shape = self.fact(node.inputs[0]).shape
+        inside = (slice(None), *(slice(a, a + n) for a, n in zip(pad.pads, shape, strict=False)))
 
         def count(r: Array) -> tuple[Array, ...]:
             border = r.astype(np.float64)
-            everything = border.sum(axis=tuple(axes))
-            border[(slice(None), *inside)] = 0
-            lost = border.sum(axis=tuple(axes))
+            everything = border.sum(axis=axes)
+            border[inside] = 0
+            lost = border.sum(axis=axes)
             zero = np.zeros_like(lost)
             return (np.stack([everything, lost, zero, zero], axis=1),)
 

@@ -183,7 +183,7 @@ def _attributes(op: Op) -> list[tuple[str, Any]]:
 def real_dtype(dtype: Any) -> np.dtype[Any]:
     """`dtype`, which must be one of the two that the kernels are made for."""
     try:
-        real = np.dtype(dtype)
+        real: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         real = np.dtype(object)
     if real not in (np.float32, np.float64):

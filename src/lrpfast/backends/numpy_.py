@@ -45,7 +45,8 @@ def part(a: Array, which: Part) -> Array:
     if positive == negative:
         return a if positive == 1 else a * a.dtype.type(positive)
     kind = a.dtype.type
-    return np.maximum(a, 0) * kind(positive) + np.minimum(a, 0) * kind(negative)
+    both: Array = np.maximum(a, 0) * kind(positive) + np.minimum(a, 0) * kind(negative)
+    return both
 
 
 def _store(
@@ -104,6 +105,12 @@ def _taps(
             yield tap, (slice(None), slice(None), *z_slices), (slice(None), slice(None), *x_slices)
 
 
+def _at_tap(weight: Array, tap: tuple[int, ...]) -> Array:
+    """The weights of one tap: (m, c / groups)."""
+    d, h, w = tap
+    return weight[:, :, d, h, w]
+
+
 def conv_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
     src_part: Part, w_part: Part, bias: Array | None,
@@ -116,7 +123,7 @@ def conv_forward(
     for tap, z_at, x_at in _taps(x.shape[2:], out.shape[2:], w.shape[2:], strides, pads, dilations):
         taken = x[x_at]
         for g in range(groups):
-            some_w = weight[(slice(g * m, (g + 1) * m), slice(None), *tap)]
+            some_w = _at_tap(weight, tap)[g * m : (g + 1) * m]
             some_x = taken[:, g * c : (g + 1) * c]
             flat = some_x.reshape(len(x), c, -1)
             z[z_at][:, g * m : (g + 1) * m] += (some_w @ flat).reshape(len(x), m, *some_x.shape[2:])
@@ -135,7 +142,7 @@ def conv_vjp(
     for tap, z_at, x_at in _taps(out.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
         taken = z[z_at]
         for g in range(groups):
-            some_w = weight[(slice(g * m, (g + 1) * m), slice(None), *tap)]
+            some_w = _at_tap(weight, tap)[g * m : (g + 1) * m]
             some_z = taken[:, g * m : (g + 1) * m]
             flat = some_z.reshape(len(z), m, -1)
             x[x_at][:, g * c : (g + 1) * c] += (some_w.T @ flat).reshape(len(z), c, *some_z.shape[2:])
@@ -151,7 +158,7 @@ def depthwise_forward(
     x, weight = part(src, src_part), part(w, w_part)
     z = np.zeros_like(out)
     for tap, z_at, x_at in _taps(x.shape[2:], out.shape[2:], w.shape[2:], strides, pads, dilations):
-        z[z_at] += x[x_at] * weight[(slice(None), 0, *tap)].reshape(-1, 1, 1, 1)
+        z[z_at] += x[x_at] * _at_tap(weight, tap).reshape(-1, 1, 1, 1)
     _store(z, bias, times, times_part, out, accumulate)
 
 
@@ -164,7 +171,7 @@ def depthwise_vjp(
     z, weight = part(src, src_part), part(w, w_part)
     x = np.zeros_like(out)
     for tap, z_at, x_at in _taps(out.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
-        x[x_at] += z[z_at] * weight[(slice(None), 0, *tap)].reshape(-1, 1, 1, 1)
+        x[x_at] += z[z_at] * _at_tap(weight, tap).reshape(-1, 1, 1, 1)
     _store(x, bias, times, times_part, out, accumulate)
 
 
@@ -222,7 +229,8 @@ def maxpool_vjp(src: Array, winners: Array, out: Array, accumulate: bool) -> Non
         out[...] = 0
     rows = src.shape[0] * src.shape[1]
     target = out.reshape(rows, -1)
-    np.add.at(target, (np.arange(rows)[:, None], winners.reshape(rows, -1)), src.reshape(rows, -1))
+    places = winners.reshape(rows, -1).astype(np.intp)
+    np.add.at(target, (np.arange(rows)[:, None], places), src.reshape(rows, -1))
 
 
 # --- elementwise ---
@@ -272,7 +280,10 @@ def divide(
         eps = eps * np.sqrt(np.mean(z.astype(np.float64) ** 2, axis=(1, 2), keepdims=True)).astype(z.dtype)
     sign = np.where(z < 0, kind(-1), kind(1))
     stabilized = sign * np.maximum(np.abs(z), eps) if clip else z + sign * eps
-    part_of = np.ones(r.shape, bool) if gate == 0 else (gate_z > 0 if gate > 0 else gate_z < 0)
+    part_of = np.ones(r.shape, bool)
+    if gate:
+        assert gate_z is not None
+        part_of = gate_z > 0 if gate > 0 else gate_z < 0
     share = np.where(part_of, r * kind(scale), kind(0))
     np.divide(share, stabilized, out=out, where=np.broadcast_to(stabilized != 0, r.shape))
     out[np.broadcast_to(stabilized == 0, r.shape)] = 0

@@ -60,4 +60,5 @@ def prepare(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     array of float32, (n, 1, 28, 28)
         Values in [0, 1]: the `low` and `high` of the z^B rule.
     """
-    return images[:, np.newaxis].astype(np.float32) / np.float32(255)
+    prepared: NDArray[np.float32] = images[:, np.newaxis].astype(np.float32) / np.float32(255)
+    return prepared

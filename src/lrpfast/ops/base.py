@@ -46,7 +46,7 @@ class Linear(Op):
 class Elementwise(Op):
     """Operators that act on each element alone, so that relevance may pass through unchanged."""
 
-    kinds = ("activation",)
+    kinds: ClassVar[tuple[str, ...]] = ("activation",)
 
     def derivative(self, x: Array, y: Array) -> Array:
         """The derivative of the operator at `x`, where its value is `y`."""
@@ -59,4 +59,4 @@ class Elementwise(Op):
 class Movement(Op):
     """Operators that copy elements from place to place: relevance is routed back exactly."""
 
-    kinds = ("movement",)
+    kinds: ClassVar[tuple[str, ...]] = ("movement",)
