@@ -136,10 +136,17 @@ LRPFAST_INLINE void for_vectors(Size count, const Body& body) {
     if (i < count) body(i, Rest<T>{count - i});
 }
 
-/// positive · max(v, 0) + negative · min(v, 0), for a vector or a number.
+/// positive · max(v, 0) + negative · min(v, 0), for a vector or a number; a NaN stays.
 template <class V, class T>
 LRPFAST_INLINE V part_of(V v, const Part<T>& part) {
     return v * (v > V{} ? part.positive - V{} : part.negative - V{});
+}
+// Numbers' signs are hard to predict, so no branch here: maximum and minimum are one instruction each.
+LRPFAST_INLINE float part_of(float v, const Part<float>& part) {
+    return part.positive * (0 > v ? 0 : v) + part.negative * (0 < v ? 0 : v);
+}
+LRPFAST_INLINE double part_of(double v, const Part<double>& part) {
+    return part.positive * (0 > v ? 0 : v) + part.negative * (0 < v ? 0 : v);
 }
 
 /// As many doubles as Vec<T> has lanes, in one vector or two.
@@ -156,7 +163,7 @@ LRPFAST_INLINE Wide<T> widen(Vec<T> v) {
     Wide<T> wide;
     for (int p = 0; p < kParts<T>; ++p) {
         Narrow narrow;
-        __builtin_memcpy(&narrow, reinterpret_cast<const char*>(&v) + p * sizeof narrow, sizeof narrow);
+        __builtin_memcpy(&narrow, reinterpret_cast<const char*>(&v) + static_cast<std::size_t>(p) * sizeof narrow, sizeof narrow);
         wide.part[p] = __builtin_convertvector(narrow, Vec<double>);
     }
     return wide;

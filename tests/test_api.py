@@ -606,7 +606,7 @@ def test_probability_needs_classes() -> None:
     [
         ({"dtype": np.int32}, InputError, "dtype is int32; expected float32 or float64"),
         ({"dtype": np.float16}, InputError, "dtype is float16"),
-        ({"dtype": "real"}, InputError, "dtype is real"),
+        ({"dtype": "real"}, InputError, "dtype is 'real'; expected float32 or float64"),
         ({"threads": 0}, InputError, "threads is 0; expected a whole number ≥ 1, or None"),
         ({"threads": 1.5}, InputError, "threads is 1.5"),
         ({"threads": True}, InputError, "threads is True"),

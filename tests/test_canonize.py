@@ -158,7 +158,9 @@ def test_preprocessing_at_the_entry_is_merged_but_stays() -> None:
     network = Sequential(minus_mean, by_std, Conv2d(normal(4, 3, 3, 3)), norm(4), input_shape=(3, 6, 6))
     canonized = check(network)
     assert kinds(canonized) == ["Affine", "Conv"]
-    assert canonized.changes == ("Affine_1: folded into Affine_0 before it", "BatchNormalization_3: folded into Conv_2 before it")  # fmt: skip
+    assert canonized.changes == (
+        "Affine_1: folded into Affine_0 before it", "BatchNormalization_3: folded into Conv_2 before it",
+    )  # fmt: skip
 
 
 def test_values_that_vary_within_a_channel_are_not_folded() -> None:

@@ -47,8 +47,6 @@ from lrpfast.network import Network
 from lrpfast.ops import Add
 from lrpfast.plan import KernelCall, Plan
 
-LINEAR = ("gemm", "conv", "depthwise", "sumpool")
-
 
 def network_of(case: Case, before: Any = None, after: Any = None) -> Network:
     """The layer as a network, behind `before` and followed by `after`."""
@@ -76,10 +74,10 @@ def products(plan: Plan, case: Case) -> tuple[int, int]:
     kind, direction = own.kernel.rsplit("_", 1)
     counts = {"forward": 0, "vjp": 0}
     for step in plan.vjp:
-        if step.node == "layer" and isinstance(step, KernelCall) and step.kernel.rsplit("_", 1)[0] in LINEAR:
-            if step.arguments["w"].shape == own.arguments["w"].shape:
-                counts[step.kernel.rsplit("_", 1)[1]] += 1
-    assert kind in LINEAR
+        if step.node == "layer" and isinstance(step, KernelCall) and "w" in step.arguments:
+            kernel, way = step.kernel.rsplit("_", 1)
+            # Gamma scales the output as a 1x1 depthwise layer: no product with the layer's matrix.
+            counts[way] += kernel == kind and step.arguments["w"].shape == own.arguments["w"].shape
     return counts[direction], counts[transposed[direction]]
 
 

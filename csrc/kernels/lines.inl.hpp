@@ -143,26 +143,11 @@ struct Ending {
         });
     }
 
-    /// Results for out[at], out[at + step] …; there are no gains on this side of an operator with steps.
+    /// Results for out[at], out[at + step] …; gains are of no use there.
     void put_spread(const T* result, Size count, Size at, Size step, const T* channel_bias) const {
-        const Vec<T> bias_value = splat(bias != nullptr ? *channel_bias : T(0));
-        const auto gather = [&](const T* from, Size first, Size lanes) LRPFAST_INLINE_LAMBDA {
-            Vec<T> v{};
-            if (from != nullptr)
-                for (Size i = 0; i < lanes; ++i) v[i] = from[first + i * step];
-            return v;
-        };
-        for (Size i = 0; i < count; i += kLanes<T>, at += kLanes<T> * step) {
-            const Size lanes = at_most(kLanes<T>, count - i);
-            const Vec<T> v = value(gather_line(result + i, lanes), Vec<T>{}, bias_value, gather(times, at, lanes),
-                                   gather(accumulate ? out : nullptr, at, lanes));
-            for (Size j = 0; j < lanes; ++j) out[at + j * step] = v[j];
-        }
-    }
-
-  private:
-    static LRPFAST_INLINE Vec<T> gather_line(const T* from, Size lanes) {
-        return lanes == kLanes<T> ? load(from) : load(from, lanes);
+        const T bias_value = bias != nullptr ? *channel_bias : T(0);
+        for (Size i = 0; i < count; ++i, at += step)
+            out[at] = value(result[i], T(0), bias_value, times != nullptr ? times[at] : T(0), accumulate ? out[at] : T(0));
     }
 };
 

@@ -25,10 +25,10 @@ struct Gains {
     const T *in, *out;
 };
 
-/// One channel of one sample, through one of the sums that make up the operator.
-template <class T>
-void run_plane(const Linear<T>& args, const Shifts& shifts, Size plane, Size channel, const T* filter,
-               const Gains<T>& gains) {
+/// One channel of one sample through one of the sums that make up the operator; `put` gets the results, row
+/// by row, as for_output_rows hands them over.
+template <class T, class Put>
+void sum_plane(const Linear<T>& args, const Shifts& shifts, Size plane, const T* filter, const T* gain, const Put& put) {
     const Size extent = shifts.extent(1), taps = shifts.tap_count();
     const Size pitch = at_most(extent, kPlanePositions) + shifts.furthest + 4 * kLanes<T>;
     const Size* offsets = tap_offsets(shifts, pitch);
@@ -38,10 +38,7 @@ void run_plane(const Linear<T>& args, const Shifts& shifts, Size plane, Size cha
     T* strip = scratch<T>(Scratch::strip, shifts.phases * pitch);
     T* sums = scratch<T>(Scratch::result, kPlanePositions + 4 * kLanes<T>);
 
-    const Source<T> source{args.src + plane * shifts.in_size(), 1, 0, args.src_part, gains.in, args.w_part};
-    Ending<T> ending(args);
-    ending.gain = gains.out;
-    ending.gain_part = args.w_part;
+    const Source<T> source{args.src + plane * shifts.in_size(), 1, 0, args.src_part, gain, args.w_part};
     for (Size first = 0; first < extent; first += kPlanePositions) {
         const Size count = at_most(kPlanePositions, extent - first);
         const Size whole = blocks_of(count, kLanes<T>) * kLanes<T>;
@@ -49,8 +46,33 @@ void run_plane(const Linear<T>& args, const Shifts& shifts, Size plane, Size cha
         Size q = 0;
         for (; q + 4 * kLanes<T> <= whole; q += 4 * kLanes<T>) sum_taps<T, 4>(strip + q, offsets, factors, taps, sums + q);
         for (; q < whole; q += kLanes<T>) sum_taps<T, 1>(strip + q, offsets, factors, taps, sums + q);
-        put_results(shifts, ending, 1, 0, first, count, sums, plane * shifts.out_size(), ahead(args.bias, channel));
+        for_output_rows(shifts, 1, first, count, sums, put);
     }
+}
+
+/// One channel of one sample.
+template <class T>
+void run_plane(const Linear<T>& args, const ShiftList& list, Size plane, Size channel, const T* filter, const Gains<T>& gains) {
+    Ending<T> ending(args);
+    ending.gain = gains.out;
+    ending.gain_part = args.w_part;
+    const T* bias = ahead(args.bias, channel);
+    const Size out_size = list[0].out_size();
+    if (list.size() == 1) {
+        sum_plane(args, list[0], plane, filter, gains.in, [&](const T* line, Size count, Size, Size at) {
+            ending.put_line(line, count, plane * out_size + at, at, bias);
+        });
+        return;
+    }
+    // Several sums each give every few elements of a row: they are put together before the end.
+    T* whole = scratch<T>(Scratch::source, out_size);
+    for (Size i = 0; i < list.size(); ++i) {
+        const Size step = list[i].axes[2].out_step;
+        sum_plane(args, list[i], plane, filter, gains.in, [&](const T* line, Size count, Size, Size at) {
+            for (Size j = 0; j < count; ++j) whole[at + j * step] = line[j];
+        });
+    }
+    ending.put_line(whole, out_size, plane * out_size, 0, bias);
 }
 
 /// `filters` has one filter a channel, or is null for filters of ones.
@@ -59,8 +81,7 @@ void run_planes(const Linear<T>& args, const ShiftList& list, Size n, Size c, co
                 const Gains<T>& gains) {
     parallel_for(n * c, [&](Size plane) {
         const Size channel = plane % c;
-        const T* filter = filters == nullptr ? nullptr : filters + channel * taps;
-        for (Size i = 0; i < list.size(); ++i) run_plane(args, list[i], plane, channel, filter, gains);
+        run_plane(args, list, plane, channel, filters == nullptr ? nullptr : filters + channel * taps, gains);
     });
 }
 

@@ -6,7 +6,10 @@
 >>> explanation.image().save("heatmap.png")              # doctest: +SKIP
 """
 
-from . import image, layers, taylor
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import layers
 from ._version import __version__
 from .api import Explainer, explain, load, propagate
 from .backends import get_num_threads, set_num_threads
@@ -53,6 +56,17 @@ from .rules import (
     ZPlus,
 )
 
+if TYPE_CHECKING:
+    from . import image, preprocess, taylor
+
+
+def __getattr__(name: str) -> Any:
+    """Modules that not everybody needs, imported at their first use."""
+    if name in ("image", "preprocess", "taylor"):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "COMPOSITES", "OPERATORS", "RULES",
     "AlphaBeta", "BackendError", "Composite", "CompositeError", "Conservation", "ConservationRow",
@@ -60,6 +74,6 @@ __all__ = [
     "LrpfastError", "ModelError", "Network", "NonFiniteError", "Norm", "OutputError", "Part", "Pass",
     "ReLUDeconvNet", "ReLUGuidedBackprop", "Route", "Rule", "RuleError", "Selector", "Share", "SharingRule",
     "Stabilizer", "Term", "UnsupportedOperatorError", "WSquare", "WinnerTakeAll", "Z", "ZBox", "ZPlus",
-    "__version__", "composite", "explain", "get_num_threads", "image", "layers", "load", "propagate",
+    "__version__", "composite", "explain", "get_num_threads", "image", "layers", "load", "preprocess", "propagate",
     "set_num_threads", "taylor", *layers.__all__,
 ]  # fmt: skip

@@ -136,7 +136,7 @@ def _per_channel(affine: Affine, shape: tuple[int, ...], axis: int) -> tuple[Arr
     for given in (affine.scale, affine.shift):
         value = np.asarray(given, np.float64)
         value = value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
-        if any(n != 1 for i, n in enumerate(value.shape) if i != axis):
+        if value.size != value.shape[axis]:
             return None
         channels.append(np.broadcast_to(value.reshape(-1), (shape[axis],)))
     return channels[0], channels[1]

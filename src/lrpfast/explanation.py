@@ -170,7 +170,7 @@ class Explanation:
                 return cls(
                     relevance=file["relevance"],
                     output=file["output"],
-                    probabilities=file["probabilities"] if "probabilities" in file else None,
+                    probabilities=file.get("probabilities"),
                     target=file["target"],
                     layers={name: file[f"layer_{i}"] for i, name in enumerate(meta["layers"])},
                     conservation=Conservation([ConservationRow(**row) for row in meta["conservation"]]),

@@ -79,7 +79,7 @@ class Graph:
     facts: Mapping[str, Fact] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        facts = {self.input: Fact(self.input_shape)}
+        facts = {self.input: Fact(checked_shape(self.input_shape))}
         names: set[str] = set()
         for node in self.nodes:
             if node.name in names:
@@ -93,7 +93,7 @@ class Graph:
             if node.output in facts:
                 raise ModelError(f"node {node.name!r} writes {node.output!r} a second time")
             try:
-                facts[node.output] = node.op.infer(*(facts[name] for name in node.inputs))
+                facts[node.output] = infer(node.op, *(facts[name] for name in node.inputs))
             except ModelError as error:
                 raise ModelError(f"node {node.name!r} ({type(node.op).__name__}): {error}") from None
         if self.output not in facts:
@@ -118,6 +118,20 @@ class Graph:
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample of the output."""
         return self.facts[self.output].shape
+
+
+def checked_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`input_shape`, all of whose sizes must be at least 1."""
+    if not all(n >= 1 for n in input_shape):
+        raise ModelError(f"input_shape is {input_shape}; expected sizes ≥ 1, without the batch axis")
+    return input_shape
+
+
+def infer(op: Op, *inputs: Fact) -> Fact:
+    """What is known of an operator's output; raises `ModelError` if it does not take these inputs."""
+    if len(inputs) != 1 and not (inputs and op.several):
+        raise ModelError(f"it takes one array, but reads {len(inputs)}")
+    return op.infer(*inputs)
 
 
 def prune(graph_output: str, nodes: Iterable[Node]) -> tuple[Node, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelError
-from .graph import Fact, Graph, Node
+from .graph import Fact, Graph, Node, checked_shape, infer, prune
 from .network import Network
 from .ops.activation import Clip, LeakyRelu, Relu, Sigmoid, Tanh
 from .ops.affine import batch_normalization
@@ -45,10 +45,10 @@ def resolve(layer: Layer, *facts: Fact) -> Op:
 
 
 def _each(value: Size, axes: int, name: str) -> tuple[int, ...]:
-    """A number for every spatial axis."""
-    values = (value,) * axes if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(values) != axes:
-        raise ModelError(f"{name} is {value!r}; expected a number, or {axes} of them")
+    """A whole number for every spatial axis."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
+    if len(values) != axes or not all(isinstance(v, (int, np.integer)) for v in values):
+        raise ModelError(f"{name} is {value!r}; expected a whole number, or {axes} of them")
     return tuple(int(v) for v in values)
 
 
@@ -210,7 +210,7 @@ class Builder:
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         self.input = "input"
-        self.input_shape = tuple(int(n) for n in input_shape)
+        self.input_shape = checked_shape(tuple(int(n) for n in input_shape))
         self._nodes: list[Node] = []
         self._facts = {self.input: Fact(self.input_shape)}
 
@@ -234,7 +234,7 @@ class Builder:
         if name in self._facts:
             raise ModelError(f"node name {name!r} is used twice; give each node its own name")
         try:
-            self._facts[name] = op.infer(*facts)
+            self._facts[name] = infer(op, *facts)
         except ModelError as error:
             raise ModelError(f"node {name!r} ({op.kinds[0]}): {error}") from None
         self._nodes.append(Node(name, op, inputs, name))
@@ -242,8 +242,6 @@ class Builder:
 
     def network(self, output: str, name: str = "network") -> Network:
         """The network that ends in `output`."""
-        from .graph import prune
-
         return Network(Graph(self.input, self.input_shape, prune(output, self._nodes), output), name)
 
 

@@ -395,7 +395,7 @@ def _vanishing(graph: Graph, rules: Mapping[str, Rule]) -> Mapping[str, bool]:
 def _vanishes_through(node: Node, rule: Rule, output_vanishes: bool) -> bool:
     if isinstance(rule, SharingRule):
         return all(t.x.power == 1 and not t.x.minus for share in rule.shares() for t in share.terms)
-    if isinstance(rule, Gradient) or isinstance(rule, CustomRule):
+    if isinstance(rule, (Gradient, CustomRule)):
         return False
     if isinstance(node.op, Clip):
         return output_vanishes and node.op.low <= 0 <= node.op.high

@@ -185,9 +185,9 @@ def real_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         real: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
-        real = np.dtype(object)
+        raise InputError(f"dtype is {dtype!r}; expected float32 or float64") from None
     if real not in (np.float32, np.float64):
-        raise InputError(f"dtype is {dtype if real == object else real}; expected float32 or float64")
+        raise InputError(f"dtype is {real}; expected float32 or float64")
     return real
 
 

@@ -18,6 +18,7 @@ class Add(Linear):
     """Sum of two or more arrays of one shape."""
 
     kinds: ClassVar[tuple[str, ...]] = ("Add", "sum")
+    several: ClassVar[bool] = True
 
     def infer(self, *inputs: Fact) -> Fact:
         shapes = [x.shape for x in inputs]

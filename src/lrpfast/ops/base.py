@@ -22,9 +22,12 @@ class Op:
     ----------------
     kinds : tuple of str
         The words by which a composite can select the operator, most special first.
+    several : bool
+        Whether it takes any number of inputs, and not just one.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
+    several: ClassVar[bool] = False
 
     def infer(self, *inputs: Fact) -> Fact:
         """Check the inputs' facts and return the output's; raise `ModelError` if they do not fit."""

@@ -94,6 +94,7 @@ class Concat(Movement):
     """Arrays one behind the other along `axis` of a sample (from 0, without the batch axis)."""
 
     kinds: ClassVar[tuple[str, ...]] = ("Concat", "movement")
+    several: ClassVar[bool] = True
 
     axis: int
 
