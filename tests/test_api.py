@@ -33,6 +33,7 @@ from lrpfast import (
     OutputError,
     Pass,
     ReLU,
+    Reshape,
     Selector,
     Sequential,
     Sigmoid,
@@ -208,6 +209,24 @@ def test_recording_changes_nothing(backend: str) -> None:
     assert plain.conservation == recorded.conservation
 
 
+@pytest.mark.parametrize("order", ["pr", "rp", "prp", "rpr"])
+def test_recorded_branches_keep_what_arrived_at_them(order: str, backend: str) -> None:
+    """The branches' relevance adds up at the value that they all read, not at the branches."""
+    build = Builder((4,))
+    a = build(LeakyReLU(0.5), build.input, name="a")
+    made = [build(Reshape((4,)) if kind == "r" else ReLU(), a, name=f"{kind}{i}") for i, kind in enumerate(order)]
+    network = build.network(build(Add(), *made, name="sum"))
+    explanation = explain(network, X, np.ones(4), record="all", dtype=np.float64, backend=backend)
+    value = np.where(X > 0, X, 0.5 * X)
+    branches = {name: np.maximum(value, 0) if name[0] == "p" else value for name in made}
+    total = sum(branches.values())
+    expected = {name: b * total / (total + np.where(total < 0, -1e-6, 1e-6)) for name, b in branches.items()}
+    for name, relevance in expected.items():
+        np.testing.assert_allclose(explanation.layers[name], relevance, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(explanation.layers["a"], sum(expected.values()), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(explanation.relevance, explanation.layers["a"], rtol=1e-12)
+
+
 # --- saving ---
 
 
@@ -287,7 +306,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.npz").mkdir()
     for path in (tmp_path / "missing" / "a.npz", tmp_path / "file" / "a.npz", tmp_path / "folder.npz"):
-        with pytest.raises(OutputError, match=r"cannot write .*; give a path in a folder that exists"):
+        with pytest.raises(OutputError, match=r"cannot write .*; choose a place that can be written to"):
             explanation.save(path)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.npz"]
 

@@ -333,7 +333,7 @@ def chains(draw: Any) -> Network:
 CHAIN: dict[str, Any] = {
     "conv": lambda rng, c: Conv2d(rng.normal(size=(c, c, 2, 2)), rng.normal(size=c), padding=1),
     "grouped": lambda rng, c: Conv2d(rng.normal(size=(c, c // 2, 1, 1)), groups=2),
-    "transposed": lambda rng, c: ConvTranspose2d(rng.normal(size=(c, c // 2, 2, 2)), groups=2, padding=1),
+    "transposed": lambda rng, c: ConvTranspose2d(rng.normal(size=(c, c // 2, 2, 2)), groups=2),
     "norm": lambda rng, c: Affine(rng.normal(size=(c, 1, 1)), rng.normal(size=(c, 1, 1)), "BatchNormalization"),
     "scale": lambda rng, c: Affine(rng.normal(size=()), np.zeros(())),
     "pad": lambda rng, c: Pad((0, 1, 0, 0, 0, 1)),

@@ -16,24 +16,38 @@ from cases import LAYERS, Case, flatten, inputs, quarters, relevance
 
 from lrpfast import (
     AlphaBeta,
+    AvgPool2d,
     Builder,
     Composite,
+    Concat,
+    Conv2d,
     CustomRule,
     Dense,
     Epsilon,
     Explainer,
     Flat,
+    Flatten,
     Gamma,
+    GlobalAveragePool,
+    Gradient,
+    LeakyReLU,
+    MaxPool2d,
     Norm,
+    Pad,
     Part,
     Pass,
     ReLU,
     ReLU6,
+    Reshape,
     Rule,
     Selector,
     Share,
     SharingRule,
+    Sigmoid,
+    Softmax,
+    Tanh,
     Term,
+    Transpose,
     WSquare,
     Z,
     ZBox,
@@ -41,10 +55,9 @@ from lrpfast import (
     backends,
 )
 from lrpfast.composites import assign
-from lrpfast.layers import LeakyReLU, Tanh
 from lrpfast.lower import lower
 from lrpfast.network import Network
-from lrpfast.ops import Add
+from lrpfast.ops import Add, Affine, Clip
 from lrpfast.plan import KernelCall, Plan
 
 
@@ -164,6 +177,54 @@ def test_sum_of_what_is_not_negative_is_its_own_denominator() -> None:
         assert CACHED in forms(planned(network, rule))
 
 
+@pytest.mark.parametrize(
+    ("before", "nonnegative"),
+    [
+        ((ReLU(), MaxPool2d(2)), True),
+        ((ReLU(), AvgPool2d(2)), True),
+        ((ReLU(), GlobalAveragePool()), True),
+        ((ReLU(), Pad((0, 1, 1, 0, 0, 0))), True),
+        ((ReLU(), Pad((0, 1, 1, 0, 0, 0), -1.0)), False),
+        ((ReLU(), Transpose((1, 0, 2))), True),
+        ((ReLU(), Affine(np.ones(()), np.ones(()))), True),
+        ((ReLU(), Affine(np.ones(()), -np.ones(()))), False),
+        ((ReLU(), Conv2d(np.ones((2, 2, 1, 1)))), False),
+        ((Sigmoid(),), True),
+        ((Softmax(),), True),
+        ((ReLU6(),), True),
+        ((Clip(0.0, np.inf),), True),
+        ((Clip(-1.0, 1.0),), False),
+        ((Tanh(),), False),
+        ((ReLU(), Tanh()), True),
+        ((LeakyReLU(),), False),
+        ((), False),
+    ],
+)
+def test_signs_are_carried_along(before: tuple[Any, ...], nonnegative: bool) -> None:
+    build = Builder((2, 4, 4))
+    value = build.input
+    for layer in (*before, Flatten()):
+        value = build(layer, value)
+    size = build.network(value).output_shape[0]
+    network = build.network(build(Dense(quarters(np.random.default_rng(0), 3, size)), value, name="layer"))
+    composite = Composite("test", ((Selector(name="layer"), ZPlus()), (Selector(), Gradient())))
+    plan = lower(network.graph, assign(composite, network.graph), backends.get("numpy"))
+    assert ("denominator in 1 product" in forms(plan)) == nonnegative
+
+
+@pytest.mark.parametrize("other", [ReLU(), Tanh()])
+def test_signs_of_branches_are_joined(other: Any) -> None:
+    build = Builder((3,))
+    branches = build(ReLU(), build.input), build(other, build.input)
+    for joined in (build(Add(), *branches), build(Concat(0), *branches)):
+        size = build.network(joined).output_shape[0]
+        network = build.network(build(Dense(np.ones((2, size))), joined, name=f"layer of {joined}"))
+        composite = Composite("test", ((Selector(name="layer*"), ZPlus()), (Selector(), Gradient())))
+        plan = lower(network.graph, assign(composite, network.graph), backends.get("numpy"))
+        words = "\n".join(step.form for step in plan.vjp if step.node.startswith("layer"))
+        assert ("denominator in 1 product" in words) == (other == ReLU())
+
+
 # --- only the living side ---
 
 
@@ -176,6 +237,7 @@ class Around:
     next_rule: Rule
     alive: bool
     skip: bool = False
+    then: tuple[Any, ...] = ()  # between the activation and the next layer
 
 
 def _twice(op: Any, inputs: Any, output: Any, r: Any) -> Any:
@@ -195,6 +257,12 @@ NEIGHBOURS = {
     "box next": Around(ReLU(), Pass(), ZBox(-1, 8), alive=False),
     "custom rule": Around(ReLU(), CustomRule(_twice), Epsilon(), alive=False),
     "skip": Around(ReLU(), Pass(), Epsilon(), alive=False, skip=True),
+    "ReLU, Tanh": Around(ReLU(), Pass(), Epsilon(), alive=True, then=(Tanh(),)),
+    "ReLU, Reshape": Around(ReLU(), Pass(), Epsilon(), alive=True, then=(Reshape((5,)),)),
+    "ReLU, Clip from 0": Around(ReLU(), Pass(), Epsilon(), alive=True, then=(ReLU6(),)),
+    "ReLU, Clip from 1": Around(ReLU(), Pass(), Epsilon(), alive=False, then=(Clip(1.0, 6.0),)),
+    "ReLU, Sigmoid": Around(ReLU(), Pass(), Epsilon(), alive=False, then=(Sigmoid(),)),
+    "ReLU, shift": Around(ReLU(), Pass(), Epsilon(), alive=False, then=(Affine(np.ones(()), np.ones(())), Tanh())),
 }
 
 ORACLES = {
@@ -215,13 +283,18 @@ def test_gamma_between_neighbours(around: str, nonnegative: bool, bias: bool, ba
     first = build(ReLU() if nonnegative else LeakyReLU(0.5), build.input, name="first")
     z = build(case.op, first, name="layer")
     y = build(near.activation, z, name="activation")
-    network = build.network(build(last, build(Add(), y, z, name="sum") if near.skip else y, name="last"))
+    if near.skip:
+        y = build(Add(), y, z, name="sum")
+    for i, op in enumerate(near.then):
+        y = build(op, y, name=f"then{i}")
+    network = build.network(build(last, y, name="last"))
     rule = Gamma(bias=bias)
     composite = Composite(
         "test",
         (
             (Selector(name="layer"), rule), (Selector(name="last"), near.next_rule), (Selector(name="first"), Pass()),
-            ("activation", near.activation_rule), ("sum", Norm()),
+            (Selector(name="activation"), near.activation_rule), ("sum", Norm()), ("activation", Pass()),
+            ("affine", Pass()),
         ),
     )  # fmt: skip
     plan = lower(network.graph, assign(composite, network.graph), backends.get(backend))
@@ -235,6 +308,8 @@ def test_gamma_between_neighbours(around: str, nonnegative: bool, bias: bool, ba
     hidden = a @ layer.w.T + layer.b
     active = near.activation.forward(hidden)
     before_last = active + hidden if near.skip else active
+    for op in near.then:
+        before_last = op.forward(before_last)
     r = relevance(top, before_last, 0)
     r_hidden = ORACLES[type(near.next_rule).__name__](top, before_last, r)
     if near.skip:

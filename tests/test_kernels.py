@@ -87,10 +87,15 @@ def windows(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, tup
     """Sizes of x and z, and kernel, strides, pads and dilations, for one to three axes."""
     axes = draw(st.integers(1, 3))
     most = {1: 70, 2: 20, 3: 6}[axes]
+    one_window = draw(st.integers(0, 5)) == 0  # global pooling, or a dense layer in disguise
     columns = []
     for axis in range(3):
         if axis < 3 - axes:
             columns.append((1, 1, 1, 1, 0, 1))
+            continue
+        if one_window:
+            size = draw(st.integers(1, most))
+            columns.append((size, 1, size, 1, 0, 1))
             continue
         kernel, stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
         reach = (kernel - 1) * dilation + 1

@@ -17,6 +17,7 @@ from lrpfast import (
     AlphaBeta,
     Builder,
     Composite,
+    Concat,
     Conv2d,
     CustomRule,
     Dense,
@@ -24,11 +25,15 @@ from lrpfast import (
     Explainer,
     Flat,
     Gamma,
+    MaxPool2d,
     Norm,
     Pass,
     ReLU,
+    Route,
     Selector,
     Stabilizer,
+    Transpose,
+    WinnerTakeAll,
     WSquare,
     Z,
     ZBox,
@@ -310,6 +315,27 @@ def test_pass_hands_relevance_through(backend: str) -> None:
     np.testing.assert_array_equal(lrpfast.propagate(Pass(), ReLU(), x, r, backend=backend), r)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_first_winner_of_a_window_takes_all(dtype: Any, backend: str) -> None:
+    x = np.array([[[[1, 3, 3], [3, 2, 0], [-1, -1, -5]]]], dtype)
+    r = np.array([[[[1, 10], [100, 1000]]]], dtype)
+    got = lrpfast.propagate(WinnerTakeAll(), MaxPool2d(2, 1), x, r, backend=backend)
+    np.testing.assert_array_equal(got[0, 0], [[0, 11, 0], [100, 1000, 0], [0, 0, 0]])
+    one = np.ones((1, 1, 1, 1), dtype)
+    padded = lrpfast.propagate(WinnerTakeAll(), MaxPool2d(3, 3, 1), -1 - x, one, backend=backend)
+    np.testing.assert_array_equal(padded[0, 0], [[1, 0, 0], [0, 0, 0], [0, 0, 0]])
+
+
+def test_movement_routes_relevance_back(backend: str) -> None:
+    x, r = np.arange(6.0).reshape(1, 2, 3), np.arange(10.0, 16.0).reshape(1, 3, 2)
+    got = lrpfast.propagate(Route(), Transpose((1, 0)), x, r, backend=backend)
+    np.testing.assert_array_equal(got, r.transpose(0, 2, 1))
+    a, b = np.ones((1, 2)), np.ones((1, 3))
+    first, second = lrpfast.propagate(Route(), Concat(0), (a, b), np.arange(5.0)[None], backend=backend)
+    np.testing.assert_array_equal(first, [[0, 1]])
+    np.testing.assert_array_equal(second, [[2, 3, 4]])
+
+
 # --- denominators that are zero ---
 
 ZERO = Dense(np.array([[1.0, -1.0], [2.0, 1.0]]))  # z = (0, 3) at x = (1, 1)
@@ -397,8 +423,8 @@ def test_custom_rule_that_returns_the_wrong_thing(result: Any) -> None:
     [
         (Epsilon(), ReLU(), X, X, RuleError, "is for linear operators only; the layer is Relu"),
         (Pass(), Dense(W, B), X, ONES, RuleError, "needs one input, of the output's shape"),
-        (lrpfast.WinnerTakeAll(), Dense(W, B), X, ONES, RuleError, "operators of kind max_pool only"),
-        (lrpfast.Route(), Dense(W, B), X, ONES, RuleError, "operators of kind movement only"),
+        (WinnerTakeAll(), Dense(W, B), X, ONES, RuleError, "operators of kind max_pool only"),
+        (Route(), Dense(W, B), X, ONES, RuleError, "operators of kind movement only"),
         (lrpfast.ReLUDeconvNet(), Dense(W, B), X, ONES, RuleError, "operators of kind activation only"),
         (ZBox(0, 1), Add(), (ONES, ONES), ONES, RuleError, "is for operators with one input"),
         (ZBox(np.zeros(2), 1), Dense(W, B), X, ONES, RuleError, "does not broadcast"),
@@ -409,6 +435,7 @@ def test_custom_rule_that_returns_the_wrong_thing(result: Any) -> None:
         (Epsilon(), Dense(W, B), np.ones((1, 4)), ONES, lrpfast.ModelError, "last axis of 3"),
         (Epsilon(), Dense(W, B), X, np.array([[np.nan, 1]]), lrpfast.NonFiniteError, "r holds"),
         (Epsilon(), Dense(W, B), np.array([[np.nan, 1, 1]]), ONES, lrpfast.NonFiniteError, "x holds"),
+        (Epsilon(), Dense(W, B), (X, X), ONES, lrpfast.ModelError, "it takes one array, but reads 2"),
         (Epsilon(), "Dense", X, ONES, lrpfast.ModelError, "is not a layer"),
         ("epsilon", Dense(W, B), X, ONES, RuleError, "'epsilon' is not a rule"),
         (Epsilon, Dense(W, B), X, ONES, RuleError, "is not a rule"),

@@ -6,8 +6,8 @@
 >>> explanation.image().save("heatmap.png")              # doctest: +SKIP
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
 from . import layers
 from ._version import __version__
@@ -56,14 +56,14 @@ from .rules import (
     ZPlus,
 )
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from . import image, preprocess, taylor
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     """Modules that not everybody needs, imported at their first use."""
     if name in ("image", "preprocess", "taylor"):
-        return import_module(f".{name}", __name__)
+        return _importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import platform
+import sys
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -128,7 +128,7 @@ class Explainer:
                     "composite": self.composite.name,
                     "rules": {name: str(a.rule) for name, a in assigned.items()},
                     "versions": {
-                        "lrpfast": __version__, "numpy": np.__version__, "python": platform.python_version()
+                        "lrpfast": __version__, "numpy": np.__version__, "python": sys.version.split()[0]
                     },
                     "backend": backends.describe(self.backend),
                     "dtype": str(self.dtype),

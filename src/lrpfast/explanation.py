@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from .errors import InputError, OutputError
+from .errors import InputError
+from .files import whole_file
 from .ops.base import Array
 from .plan import ConservationRow
 
@@ -130,7 +129,6 @@ class Explanation:
         OutputError
             The file cannot be written.
         """
-        path = Path(path)
         arrays = {"relevance": self.relevance, "output": self.output, "target": self.target}
         if self.probabilities is not None:
             arrays["probabilities"] = self.probabilities
@@ -138,20 +136,8 @@ class Explanation:
         arrays.update({f"layer_{i}": self.layers[name] for i, name in enumerate(names)})
         rows = [asdict(row) for row in self.conservation]
         meta = {"manifest": dict(self.manifest), "layers": names, "conservation": rows}
-        temporary = None
-        try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-                temporary = file.name
-                np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except OSError as error:
-            if temporary and os.path.exists(temporary):
-                os.unlink(temporary)
-            raise OutputError(
-                f"cannot write {str(path)!r}: {error.strerror or error}; give a path in a folder that exists "
-                "and that you may write to"
-            ) from error
+        with whole_file(path) as file:
+            np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
@@ -183,9 +169,3 @@ class Explanation:
                 f"{os.fspath(path)!r} is not a saved explanation ({error}); expected an .npz file that "
                 "Explanation.save wrote"
             ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

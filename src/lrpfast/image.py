@@ -7,11 +7,9 @@ channels, `normalize` brings the sums to -1 ... 1 with zero kept at zero, `color
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError, NonFiniteError, OutputError
+from .files import whole_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -372,17 +371,8 @@ def save(image: Image.Image, path: str | os.PathLike[str]) -> None:
         image.save(buffer, kind, **(JPEG_OPTIONS if kind == "JPEG" else {}))
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"cannot write {str(path)!r} as {kind}: {error}; use .png") from error
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(buffer.getvalue())
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; choose a place that can be written to"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    with whole_file(path) as file:
+        file.write(buffer.getvalue())
 
 
 def _overlay(values: Heat, photo: Image.Image, alpha: float, colormap: Colormap) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import fields
@@ -163,6 +162,8 @@ class Network:
     def hash(self) -> str:
         """SHA-256 of the network's structure and weights, in hexadecimal."""
         if not self._hash:
+            import hashlib  # not needed to predict, and not free to import
+
             digest = hashlib.sha256(repr((self.graph.input, self.graph.input_shape)).encode())
             for node in self.graph.nodes:
                 digest.update(repr((node.name, type(node.op).__name__, node.inputs, node.output)).encode())

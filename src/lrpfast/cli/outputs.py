@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import whole_file
 from ..ops.base import Array
 from .console import BAD_OUTPUT, Failure, usage
 
@@ -70,12 +71,5 @@ def check_destinations(paths: Iterable[Path], sources: Sequence[str]) -> None:
 
 def write_array(path: Path, array: Array) -> None:
     """Write an `.npy` file, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as file:
-            np.save(file, array)
-        os.replace(part, path)
-    except OSError as error:
-        raise Failure(f"cannot write {str(path)!r}: {error.strerror or error}", BAD_OUTPUT) from error
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.save(file, array)
