@@ -23,7 +23,7 @@ lint: $(VENV)/.tools
 	$(BIN)/mypy
 
 bench: $(VENV)/.tools
-	$(BIN)/python -m pytest bench
+	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr,rounds
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)

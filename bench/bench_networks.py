@@ -23,7 +23,7 @@ on_threads = pytest.mark.parametrize("threads", [1, 2])
 @on_threads
 def test_onnxruntime(benchmark: BenchmarkFixture, name: str, threads: int) -> None:
     net = subject(name)
-    benchmark.group = f"{name}, {threads} threads"
+    benchmark.group = f"{name}, threads={threads}"
     output = benchmark(onnxruntime_predict(net.path, threads), net.x)
     assert prediction_error(output, net.network.predict(net.x)) <= 1e-4
 
@@ -32,7 +32,7 @@ def test_onnxruntime(benchmark: BenchmarkFixture, name: str, threads: int) -> No
 @on_threads
 def test_predict(benchmark: BenchmarkFixture, name: str, threads: int) -> None:
     net = subject(name)
-    benchmark.group = f"{name}, {threads} threads"
+    benchmark.group = f"{name}, threads={threads}"
     net.network.predict(net.x)  # makes the plan
     output = benchmark(net.network.predict, net.x, threads=threads)
     assert prediction_error(output, onnxruntime_predict(net.path, threads)(net.x)) <= 1e-4
@@ -43,7 +43,7 @@ def test_predict(benchmark: BenchmarkFixture, name: str, threads: int) -> None:
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_explain(benchmark: BenchmarkFixture, name: str, threads: int, composite: str) -> None:
     net = subject(name)
-    benchmark.group = f"{name}, {threads} threads"
+    benchmark.group = f"{name}, threads={threads}"
     explainer = net.explainer(composite, threads)
     explanation = benchmark(explainer, net.x)
     top = int(onnxruntime_predict(net.path, threads)(net.x).argmax())

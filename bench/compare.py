@@ -151,7 +151,7 @@ def measure(name: str, composite: str, threads: int, repeats: int) -> Row:
                 start = time.perf_counter()
                 answers[contestant] = call()
                 seconds[contestant].append(time.perf_counter() - start)
-            errors.append(check(f"{name}, {threads} threads, {composite}", answers))
+            errors.append(check(f"{name}, threads={threads}, {composite}", answers))
     prediction_errors, heatmap_errors = zip(*errors, strict=True)
     return Row(name, threads, composite, seconds, max(prediction_errors), max(heatmap_errors))
 
@@ -230,6 +230,8 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.threads) < 1 or options.repeats < 1:
         parser.error("--threads and --repeats are to be at least 1")
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
 
     setting = machine()
     print(f"{options.composite}; {', '.join(f'{key} {value}' for key, value in setting.items())}\n{HEADER}")

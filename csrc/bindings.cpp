@@ -1,119 +1,20 @@
 // The Python module lrpfast._core: checks every array, releases the GIL, calls the table. No arithmetic here.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
-#include <cstdint>
 #include <limits>
-#include <string>
-#include <type_traits>
 #include <utility>
-#include <vector>
 
+#include "checks.hpp"
 #include "dispatch.hpp"
 #include "kernels.hpp"
 #include "threads.hpp"
 
-namespace py = pybind11;
-
 namespace lrpfast {
 namespace {
 
-using Shape = std::vector<Size>;
 using PartArgument = std::pair<double, double>;
 using TripleArgument = std::array<Size, 3>;
-
-std::string text(const Shape& shape) {
-    std::string all;
-    for (Size size : shape) all += (all.empty() ? "" : ", ") + (size < 0 ? std::string("any") : std::to_string(size));
-    return "(" + all + (shape.size() == 1 ? ",)" : ")");
-}
-
-template <class T>
-const char* dtype_name() {
-    if (std::is_same<T, float>::value) return "float32";
-    return std::is_same<T, double>::value ? "float64" : "int32";
-}
-
-/// Checks the arguments of one call; every message names the kernel and the argument.
-class Checker {
-  public:
-    explicit Checker(const char* kernel) : kernel_(kernel) {}
-
-    [[noreturn]] void refuse(const std::string& why) const { throw py::value_error(kernel_ + (": " + why)); }
-
-    void require(bool holds, const std::string& why) const {
-        if (!holds) refuse(why);
-    }
-
-    /// The array's shape; the other properties of an array are checked by `data`.
-    Shape shape(const char* name, py::handle value) const {
-        const py::array found = array(name, value);
-        return Shape(found.shape(), found.shape() + found.ndim());
-    }
-
-    Shape shape(const char* name, py::handle value, std::size_t axes, const char* expected) const {
-        const Shape found = shape(name, value);
-        require(found.size() == axes, std::string(name) + " has shape " + text(found) + ", expected " +
-                                          std::to_string(axes) + " axes " + expected);
-        for (std::size_t axis = 1; axis < axes; ++axis)
-            require(found[axis] > 0, std::string(name) + " has shape " + text(found) + " with an empty axis");
-        return found;
-    }
-
-    template <class T>
-    const T* data(const char* name, py::handle value, const Shape& expected) const {
-        return checked<T>(name, value, expected);
-    }
-
-    template <class T>
-    T* writable(const char* name, py::handle value, const Shape& expected) const {
-        const T* data = checked<T>(name, value, expected);
-        require(array(name, value).writeable(), std::string(name) + " is read-only");
-        return const_cast<T*>(data);
-    }
-
-    template <class T>
-    const T* optional(const char* name, py::handle value, const Shape& expected) const {
-        return value.is_none() ? nullptr : checked<T>(name, value, expected);
-    }
-
-    /// Two arrays that must not share memory; with `unless_same` they may be one.
-    void apart(const char* name, py::handle value, const char* other, py::handle read, bool unless_same = false) const {
-        if (read.is_none()) return;
-        const py::array a = array(name, value), b = array(other, read);
-        const auto* first = static_cast<const char*>(a.data());
-        const auto* second = static_cast<const char*>(b.data());
-        if (unless_same && first == second) return;
-        require(first + a.nbytes() <= second || second + b.nbytes() <= first,
-                std::string(name) + " and " + other + " share memory");
-    }
-
-    py::array array(const char* name, py::handle value) const {
-        if (!py::isinstance<py::array>(value))
-            throw py::type_error(kernel_ + (": " + std::string(name)) + " is " + std::string(py::str(py::type::of(value))) +
-                                 ", expected a numpy array");
-        return py::reinterpret_borrow<py::array>(value);
-    }
-
-  private:
-    template <class T>
-    const T* checked(const char* name, py::handle value, const Shape& expected) const {
-        const py::array found = array(name, value);
-        if (!py::dtype::of<T>().is(found.dtype()) && !py::dtype::of<T>().equal(found.dtype()))
-            throw py::type_error(kernel_ + (": " + std::string(name)) + " has dtype " + std::string(py::str(found.dtype())) +
-                                 ", expected " + dtype_name<T>());
-        const Shape actual(found.shape(), found.shape() + found.ndim());
-        require(actual == expected, std::string(name) + " has shape " + text(actual) + ", expected " + text(expected));
-        require((found.flags() & py::array::c_style) != 0, std::string(name) + " is not C-contiguous");
-        const auto* data = static_cast<const T*>(found.data());
-        require(reinterpret_cast<std::uintptr_t>(data) % alignof(T) == 0, std::string(name) + " is not aligned");
-        return data;
-    }
-
-    std::string kernel_;
-};
 
 /// One kernel in the tables.
 template <template <class> class Arguments>
@@ -121,12 +22,13 @@ struct Entry {
     using F32 = void (*)(const Arguments<float>&);
     using F64 = void (*)(const Arguments<double>&);
     const char* name;
-    F32 Table<float>::*f32;
-    F64 Table<double>::*f64;
+    F32 Table<float>::* f32;
+    F64 Table<double>::* f64;
 
     bool is_forward() const {
         const std::string suffix = "_forward", whole = name;
-        return whole.size() > suffix.size() && whole.compare(whole.size() - suffix.size(), suffix.size(), suffix) == 0;
+        return whole.size() > suffix.size() &&
+               whole.compare(whole.size() - suffix.size(), suffix.size(), suffix) == 0;
     }
     void call(const Arguments<float>& arguments) const { (active_kernels().f32.*f32)(arguments); }
     void call(const Arguments<double>& arguments) const { (active_kernels().f64.*f64)(arguments); }
@@ -144,8 +46,8 @@ struct Entry {
             const py::gil_scoped_release release;
             call(arguments);
         } else {
-            throw py::type_error(std::string(name) + ": " + leader + " has dtype " + std::string(py::str(dtype)) +
-                                 ", expected float32 or float64");
+            throw py::type_error(std::string(name) + ": " + leader + " has dtype " +
+                                 std::string(py::str(dtype)) + ", expected float32 or float64");
         }
     }
 };
@@ -165,7 +67,8 @@ struct LinearArguments {
     bool accumulate;
 
     template <class T>
-    void fill(const Checker& check, Linear<T>& to, const Shape& src_shape, const Shape& w_shape, const Shape& out_shape) const {
+    void fill(const Checker& check, Linear<T>& to, const Shape& src_shape, const Shape& w_shape,
+              const Shape& out_shape) const {
         to.src = check.data<T>("src", src, src_shape);
         to.w = check.data<T>("w", w, w_shape);
         to.bias = check.optional<T>("bias", bias, {out_shape[1]});
@@ -185,23 +88,27 @@ struct LinearArguments {
 Triple triple(const Checker& check, const char* name, const TripleArgument& values, Size least) {
     for (Size value : values)
         check.require(value >= least && value <= std::numeric_limits<std::int32_t>::max(),
-                      std::string(name) + " is " + text(Shape(values.begin(), values.end())) + ", expected three numbers of at least " +
-                          std::to_string(least));
+                      std::string(name) + " is " + text(Shape(values.begin(), values.end())) +
+                          ", expected three numbers of at least " + std::to_string(least));
     return {{values[0], values[1], values[2]}};
 }
 
 Triple last_three(const Shape& shape) { return {{shape[2], shape[3], shape[4]}}; }
 
-Windows windows(const Checker& check, const Shape& x, const Shape& z, const Triple& kernel, const TripleArgument& strides,
-                const TripleArgument& pads, const TripleArgument& dilations) {
-    return {last_three(x), last_three(z), kernel, triple(check, "strides", strides, 1), triple(check, "pads", pads, 0),
+Windows windows(const Checker& check, const Shape& x, const Shape& z, const Triple& kernel,
+                const TripleArgument& strides, const TripleArgument& pads, const TripleArgument& dilations) {
+    return {last_three(x),
+            last_three(z),
+            kernel,
+            triple(check, "strides", strides, 1),
+            triple(check, "pads", pads, 0),
             triple(check, "dilations", dilations, 1)};
 }
 
 void same_samples(const Checker& check, const Shape& src, const Shape& out, std::size_t axes) {
     for (std::size_t axis = 0; axis < axes; ++axis)
-        check.require(src[axis] == out[axis], "src has shape " + text(src) + " and out " + text(out) + ", which differ in axis " +
-                                                  std::to_string(axis));
+        check.require(src[axis] == out[axis], "src has shape " + text(src) + " and out " + text(out) +
+                                                  ", which differ in axis " + std::to_string(axis));
 }
 
 const char* const kPlanesAxes = "(n, channels, depth, height, width)";
@@ -209,8 +116,8 @@ const char* const kPlanesAxes = "(n, channels, depth, height, width)";
 void bind(py::module_& module, Entry<Gemm> entry) {
     module.def(
         entry.name,
-        [entry](py::handle src, py::handle w, PartArgument src_part, PartArgument w_part, py::handle bias, py::handle times,
-                PartArgument times_part, py::handle out, bool accumulate) {
+        [entry](py::handle src, py::handle w, PartArgument src_part, PartArgument w_part, py::handle bias,
+                py::handle times, PartArgument times_part, py::handle out, bool accumulate) {
             const Checker check(entry.name);
             const LinearArguments linear{src, w, src_part, w_part, bias, times, times_part, out, accumulate};
             const Shape of_src = check.shape("src", src, 2, entry.is_forward() ? "(n, k)" : "(n, m)");
@@ -225,27 +132,30 @@ void bind(py::module_& module, Entry<Gemm> entry) {
                 return arguments;
             });
         },
-        py::arg("src"), py::arg("w"), py::arg("src_part"), py::arg("w_part"), py::arg("bias"), py::arg("times"),
-        py::arg("times_part"), py::arg("out"), py::arg("accumulate"));
+        py::arg("src"), py::arg("w"), py::arg("src_part"), py::arg("w_part"), py::arg("bias"),
+        py::arg("times"), py::arg("times_part"), py::arg("out"), py::arg("accumulate"));
 }
 
 void bind(py::module_& module, Entry<Conv> entry) {
     module.def(
         entry.name,
-        [entry](py::handle src, py::handle w, TripleArgument strides, TripleArgument pads, TripleArgument dilations, Size groups,
-                PartArgument src_part, PartArgument w_part, py::handle bias, py::handle times, PartArgument times_part,
-                py::handle out, bool accumulate) {
+        [entry](py::handle src, py::handle w, TripleArgument strides, TripleArgument pads,
+                TripleArgument dilations, Size groups, PartArgument src_part, PartArgument w_part,
+                py::handle bias, py::handle times, PartArgument times_part, py::handle out, bool accumulate) {
             const Checker check(entry.name);
             const LinearArguments linear{src, w, src_part, w_part, bias, times, times_part, out, accumulate};
-            const Shape of_src = check.shape("src", src, 5, kPlanesAxes), of_out = check.shape("out", out, 5, kPlanesAxes);
+            const Shape of_src = check.shape("src", src, 5, kPlanesAxes),
+                        of_out = check.shape("out", out, 5, kPlanesAxes);
             const Shape of_w = check.shape("w", w, 5, "(m, c / groups, kd, kh, kw)");
             same_samples(check, of_src, of_out, 1);
             const Shape &x = entry.is_forward() ? of_src : of_out, &z = entry.is_forward() ? of_out : of_src;
             check.require(groups >= 1 && of_w[0] > 0 && of_w[0] % groups == 0,
-                          "groups is " + std::to_string(groups) + ", which does not divide w's " + std::to_string(of_w[0]) + " filters");
+                          "groups is " + std::to_string(groups) + ", which does not divide w's " +
+                              std::to_string(of_w[0]) + " filters");
             check.require(z[1] == of_w[0] && x[1] == of_w[1] * groups,
-                          "w has shape " + text(of_w) + " in " + std::to_string(groups) + " groups, which does not lead from " +
-                              std::to_string(x[1]) + " to " + std::to_string(z[1]) + " channels");
+                          "w has shape " + text(of_w) + " in " + std::to_string(groups) +
+                              " groups, which does not lead from " + std::to_string(x[1]) + " to " +
+                              std::to_string(z[1]) + " channels");
             const Windows geometry = windows(check, x, z, last_three(of_w), strides, pads, dilations);
             entry.run(check, "src", src, [&](auto kind) {
                 Conv<decltype(kind)> arguments{};
@@ -255,20 +165,21 @@ void bind(py::module_& module, Entry<Conv> entry) {
                 return arguments;
             });
         },
-        py::arg("src"), py::arg("w"), py::arg("strides"), py::arg("pads"), py::arg("dilations"), py::arg("groups"),
-        py::arg("src_part"), py::arg("w_part"), py::arg("bias"), py::arg("times"), py::arg("times_part"), py::arg("out"),
-        py::arg("accumulate"));
+        py::arg("src"), py::arg("w"), py::arg("strides"), py::arg("pads"), py::arg("dilations"),
+        py::arg("groups"), py::arg("src_part"), py::arg("w_part"), py::arg("bias"), py::arg("times"),
+        py::arg("times_part"), py::arg("out"), py::arg("accumulate"));
 }
 
 void bind(py::module_& module, Entry<Depthwise> entry) {
     module.def(
         entry.name,
-        [entry](py::handle src, py::handle w, TripleArgument strides, TripleArgument pads, TripleArgument dilations,
-                PartArgument src_part, PartArgument w_part, py::handle bias, py::handle times, PartArgument times_part,
-                py::handle out, bool accumulate) {
+        [entry](py::handle src, py::handle w, TripleArgument strides, TripleArgument pads,
+                TripleArgument dilations, PartArgument src_part, PartArgument w_part, py::handle bias,
+                py::handle times, PartArgument times_part, py::handle out, bool accumulate) {
             const Checker check(entry.name);
             const LinearArguments linear{src, w, src_part, w_part, bias, times, times_part, out, accumulate};
-            const Shape of_src = check.shape("src", src, 5, kPlanesAxes), of_out = check.shape("out", out, 5, kPlanesAxes);
+            const Shape of_src = check.shape("src", src, 5, kPlanesAxes),
+                        of_out = check.shape("out", out, 5, kPlanesAxes);
             const Shape of_w = check.shape("w", w, 5, "(c, 1, kd, kh, kw)");
             same_samples(check, of_src, of_out, 2);
             const Shape &x = entry.is_forward() ? of_src : of_out, &z = entry.is_forward() ? of_out : of_src;
@@ -281,22 +192,25 @@ void bind(py::module_& module, Entry<Depthwise> entry) {
                 return arguments;
             });
         },
-        py::arg("src"), py::arg("w"), py::arg("strides"), py::arg("pads"), py::arg("dilations"), py::arg("src_part"),
-        py::arg("w_part"), py::arg("bias"), py::arg("times"), py::arg("times_part"), py::arg("out"), py::arg("accumulate"));
+        py::arg("src"), py::arg("w"), py::arg("strides"), py::arg("pads"), py::arg("dilations"),
+        py::arg("src_part"), py::arg("w_part"), py::arg("bias"), py::arg("times"), py::arg("times_part"),
+        py::arg("out"), py::arg("accumulate"));
 }
 
 void bind(py::module_& module, Entry<SumPool> entry) {
     module.def(
         entry.name,
-        [entry](py::handle src, py::handle w, TripleArgument window, TripleArgument strides, TripleArgument pads,
-                TripleArgument dilations, PartArgument src_part, PartArgument w_part, py::handle bias, py::handle times,
-                PartArgument times_part, py::handle out, bool accumulate) {
+        [entry](py::handle src, py::handle w, TripleArgument window, TripleArgument strides,
+                TripleArgument pads, TripleArgument dilations, PartArgument src_part, PartArgument w_part,
+                py::handle bias, py::handle times, PartArgument times_part, py::handle out, bool accumulate) {
             const Checker check(entry.name);
             const LinearArguments linear{src, w, src_part, w_part, bias, times, times_part, out, accumulate};
-            const Shape of_src = check.shape("src", src, 5, kPlanesAxes), of_out = check.shape("out", out, 5, kPlanesAxes);
+            const Shape of_src = check.shape("src", src, 5, kPlanesAxes),
+                        of_out = check.shape("out", out, 5, kPlanesAxes);
             same_samples(check, of_src, of_out, 2);
             const Shape &x = entry.is_forward() ? of_src : of_out, &z = entry.is_forward() ? of_out : of_src;
-            const Windows geometry = windows(check, x, z, triple(check, "window", window, 1), strides, pads, dilations);
+            const Windows geometry =
+                windows(check, x, z, triple(check, "window", window, 1), strides, pads, dilations);
             entry.run(check, "src", src, [&](auto kind) {
                 SumPool<decltype(kind)> arguments{};
                 linear.fill(check, arguments, of_src, {z[2], z[3], z[4]}, of_out);
@@ -305,20 +219,22 @@ void bind(py::module_& module, Entry<SumPool> entry) {
                 return arguments;
             });
         },
-        py::arg("src"), py::arg("w"), py::arg("window"), py::arg("strides"), py::arg("pads"), py::arg("dilations"),
-        py::arg("src_part"), py::arg("w_part"), py::arg("bias"), py::arg("times"), py::arg("times_part"), py::arg("out"),
-        py::arg("accumulate"));
+        py::arg("src"), py::arg("w"), py::arg("window"), py::arg("strides"), py::arg("pads"),
+        py::arg("dilations"), py::arg("src_part"), py::arg("w_part"), py::arg("bias"), py::arg("times"),
+        py::arg("times_part"), py::arg("out"), py::arg("accumulate"));
 }
 
 void bind(py::module_& module, Entry<MaxPool> entry) {
     module.def(
         entry.name,
-        [entry](py::handle src, TripleArgument window, TripleArgument strides, TripleArgument pads, TripleArgument dilations,
-                py::handle out, py::handle winners) {
+        [entry](py::handle src, TripleArgument window, TripleArgument strides, TripleArgument pads,
+                TripleArgument dilations, py::handle out, py::handle winners) {
             const Checker check(entry.name);
-            const Shape x = check.shape("src", src, 5, kPlanesAxes), z = check.shape("out", out, 5, kPlanesAxes);
+            const Shape x = check.shape("src", src, 5, kPlanesAxes),
+                        z = check.shape("out", out, 5, kPlanesAxes);
             same_samples(check, x, z, 2);
-            const Windows geometry = windows(check, x, z, triple(check, "window", window, 1), strides, pads, dilations);
+            const Windows geometry =
+                windows(check, x, z, triple(check, "window", window, 1), strides, pads, dilations);
             check.require(geometry.x.product() <= std::numeric_limits<std::int32_t>::max(),
                           "src has shape " + text(x) + ": a plane has more elements than an int32 can count");
             check.apart("out", out, "src", src);
@@ -326,12 +242,16 @@ void bind(py::module_& module, Entry<MaxPool> entry) {
             check.apart("winners", winners, "out", out);
             entry.run(check, "src", src, [&](auto kind) {
                 using T = decltype(kind);
-                return MaxPool<T>{check.data<T>("src", src, x), check.writable<T>("out", out, z),
-                                  check.writable<std::int32_t>("winners", winners, z), geometry, x[0], x[1]};
+                return MaxPool<T>{check.data<T>("src", src, x),
+                                  check.writable<T>("out", out, z),
+                                  check.writable<std::int32_t>("winners", winners, z),
+                                  geometry,
+                                  x[0],
+                                  x[1]};
             });
         },
-        py::arg("src"), py::arg("window"), py::arg("strides"), py::arg("pads"), py::arg("dilations"), py::arg("out"),
-        py::arg("winners"));
+        py::arg("src"), py::arg("window"), py::arg("strides"), py::arg("pads"), py::arg("dilations"),
+        py::arg("out"), py::arg("winners"));
 }
 
 Size plane_size(const Shape& shape) {
@@ -354,11 +274,17 @@ void bind(py::module_& module, Entry<MaxPoolVjp> entry) {
             const Size planes = z[0] * z[1], count = planes * plane_size(z), size = plane_size(x);
             bool inside = true;
             for (Size i = 0; i < count; ++i) inside &= places[i] >= 0 && places[i] < size;
-            check.require(inside, "winners has an index outside of a plane of out, which has " + std::to_string(size) + " elements");
+            check.require(inside, "winners has an index outside of a plane of out, which has " +
+                                      std::to_string(size) + " elements");
             entry.run(check, "src", src, [&](auto kind) {
                 using T = decltype(kind);
-                return MaxPoolVjp<T>{check.data<T>("src", src, z), places, check.writable<T>("out", out, x), planes,
-                                     plane_size(z), size, accumulate};
+                return MaxPoolVjp<T>{check.data<T>("src", src, z),
+                                     places,
+                                     check.writable<T>("out", out, x),
+                                     planes,
+                                     plane_size(z),
+                                     size,
+                                     accumulate};
             });
         },
         py::arg("src"), py::arg("winners"), py::arg("out"), py::arg("accumulate"));
@@ -379,8 +305,12 @@ void bind(py::module_& module, Entry<Clamp> entry) {
             check.apart("out", out, "src", src, true);
             entry.run(check, "src", src, [&](auto kind) {
                 using T = decltype(kind);
-                return Clamp<T>{check.data<T>("src", src, shape), static_cast<T>(slope), static_cast<T>(low),
-                                static_cast<T>(high), check.writable<T>("out", out, shape), product(shape)};
+                return Clamp<T>{check.data<T>("src", src, shape),
+                                static_cast<T>(slope),
+                                static_cast<T>(low),
+                                static_cast<T>(high),
+                                check.writable<T>("out", out, shape),
+                                product(shape)};
             });
         },
         py::arg("src"), py::arg("slope"), py::arg("low"), py::arg("high"), py::arg("out"));
@@ -389,31 +319,40 @@ void bind(py::module_& module, Entry<Clamp> entry) {
 void bind(py::module_& module, Entry<Collect> entry) {
     module.def(
         entry.name,
-        [entry](py::handle src, PartArgument src_part, py::handle times, PartArgument times_part, py::handle out, bool accumulate) {
+        [entry](py::handle src, PartArgument src_part, py::handle times, PartArgument times_part,
+                py::handle out, bool accumulate) {
             const Checker check(entry.name);
             const Shape shape = check.shape("src", src);
             check.apart("out", out, "src", src, true);
             check.apart("out", out, "times", times, true);
             entry.run(check, "src", src, [&](auto kind) {
                 using T = decltype(kind);
-                return Collect<T>{check.data<T>("src", src, shape), check.optional<T>("times", times, shape),
-                                  check.writable<T>("out", out, shape), part<T>(src_part), part<T>(times_part), product(shape),
+                return Collect<T>{check.data<T>("src", src, shape),
+                                  check.optional<T>("times", times, shape),
+                                  check.writable<T>("out", out, shape),
+                                  part<T>(src_part),
+                                  part<T>(times_part),
+                                  product(shape),
                                   accumulate};
             });
         },
-        py::arg("src"), py::arg("src_part"), py::arg("times"), py::arg("times_part"), py::arg("out"), py::arg("accumulate"));
+        py::arg("src"), py::arg("src_part"), py::arg("times"), py::arg("times_part"), py::arg("out"),
+        py::arg("accumulate"));
 }
 
 void bind(py::module_& module, Entry<Divide> entry) {
     module.def(
         entry.name,
-        [entry](py::handle z, py::handle r, py::handle gate_z, int gate, py::handle bias, double scale, double epsilon, bool clip,
-                bool norm_scale, py::handle out, py::handle ledger) {
+        [entry](py::handle z, py::handle r, py::handle gate_z, int gate, py::handle bias, double scale,
+                double epsilon, bool clip, bool norm_scale, py::handle out, py::handle ledger) {
             const Checker check(entry.name);
-            const Shape of_z = check.shape("z", z, 3, "(n or 1, m, inner)"), of_r = check.shape("r", r, 3, "(n, m, inner)");
-            check.require(of_z[0] == 1 || of_z[0] == of_r[0],
-                          "z has " + std::to_string(of_z[0]) + " samples, expected 1 or r's " + std::to_string(of_r[0]));
-            check.require(gate == 0 || !gate_z.is_none(), "gate is " + std::to_string(gate) + " but gate_z is None");
+            const Shape of_z = check.shape("z", z, 3, "(n or 1, m, inner)"),
+                        of_r = check.shape("r", r, 3, "(n, m, inner)");
+            check.require(of_z[0] == 1 || of_z[0] == of_r[0], "z has " + std::to_string(of_z[0]) +
+                                                                  " samples, expected 1 or r's " +
+                                                                  std::to_string(of_r[0]));
+            check.require(gate == 0 || !gate_z.is_none(),
+                          "gate is " + std::to_string(gate) + " but gate_z is None");
             for (const auto& read : {std::make_pair("z", z), {"r", r}, {"gate_z", gate_z}}) {
                 const bool one_for_all = read.second.is(z) && of_z[0] != of_r[0];
                 check.apart("out", out, read.first, read.second, !one_for_all);
@@ -428,12 +367,19 @@ void bind(py::module_& module, Entry<Divide> entry) {
                                  check.optional<T>("bias", bias, {of_r[1]}),
                                  check.writable<T>("out", out, of_r),
                                  check.writable<double>("ledger", ledger, {of_r[0], 4}),
-                                 of_z[0], of_r[0], of_r[1], of_r[2],
-                                 static_cast<T>(scale), static_cast<T>(epsilon), gate, clip, norm_scale};
+                                 of_z[0],
+                                 of_r[0],
+                                 of_r[1],
+                                 of_r[2],
+                                 static_cast<T>(scale),
+                                 static_cast<T>(epsilon),
+                                 gate,
+                                 clip,
+                                 norm_scale};
             });
         },
-        py::arg("z"), py::arg("r"), py::arg("gate_z"), py::arg("gate"), py::arg("bias"), py::arg("scale"), py::arg("epsilon"),
-        py::arg("clip"), py::arg("norm_scale"), py::arg("out"), py::arg("ledger"));
+        py::arg("z"), py::arg("r"), py::arg("gate_z"), py::arg("gate"), py::arg("bias"), py::arg("scale"),
+        py::arg("epsilon"), py::arg("clip"), py::arg("norm_scale"), py::arg("out"), py::arg("ledger"));
 }
 
 void bind(py::module_& module, Entry<Sums> entry) {
@@ -445,8 +391,8 @@ void bind(py::module_& module, Entry<Sums> entry) {
             check.apart("out", out, "src", src);
             entry.run(check, "src", src, [&](auto kind) {
                 using T = decltype(kind);
-                return Sums<T>{check.data<T>("src", src, shape), check.writable<double>("out", out, {shape[0], 2}), shape[0],
-                               shape[1]};
+                return Sums<T>{check.data<T>("src", src, shape),
+                               check.writable<double>("out", out, {shape[0], 2}), shape[0], shape[1]};
             });
         },
         py::arg("src"), py::arg("out"));
@@ -459,8 +405,8 @@ PYBIND11_MODULE(_core, module) {
     using namespace lrpfast;
     module.doc() = "The kernels in C++; src/lrpfast/backends/numpy_.py defines them.";
     py::list names;
-#define KERNEL(name, Arguments)                                                                     \
-    names.append(#name);                                                                            \
+#define KERNEL(name, Arguments) \
+    names.append(#name);        \
     bind(module, Entry<Arguments>{#name, &Table<float>::name, &Table<double>::name});
 #include "kernels.def"
 #undef KERNEL
@@ -477,7 +423,8 @@ PYBIND11_MODULE(_core, module) {
     module.def(
         "set_num_threads",
         [](int n) {
-            if (n < 1) throw py::value_error("set_num_threads: n is " + std::to_string(n) + ", expected at least 1");
+            if (n < 1)
+                throw py::value_error("set_num_threads: n is " + std::to_string(n) + ", expected at least 1");
             set_num_threads(n);
         },
         py::arg("n"));

@@ -18,8 +18,8 @@ std::vector<const Kernels*> runnable_targets() {
     std::vector<const Kernels*> found;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         found.push_back(&avx512_kernels);
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2_kernels);
 #endif
@@ -51,7 +51,8 @@ void set_target(const std::string& name) {
         }
         choices += (choices.empty() ? "" : ", ") + std::string(kernels->target);
     }
-    throw std::invalid_argument("SIMD target '" + name + "' is not available on this CPU; choose one of: " + choices);
+    throw std::invalid_argument("SIMD target '" + name +
+                                "' is not available on this CPU; choose one of: " + choices);
 }
 
 }  // namespace lrpfast

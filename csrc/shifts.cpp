@@ -79,8 +79,8 @@ Shifts combine(const ShiftAxis (&axes)[3], const Triple& kernel) {
         for (const auto& h : axes[1].taps)
             for (const auto& w : axes[2].taps)
                 all.all_taps.push_back({(d.index * kernel[1] + h.index) * kernel[2] + w.index,
-                                    (d.phase * row_phases + h.phase) * column_phases + w.phase,
-                                    (d.shift * rows + h.shift) * columns + w.shift});
+                                        (d.phase * row_phases + h.phase) * column_phases + w.phase,
+                                        (d.shift * rows + h.shift) * columns + w.shift});
     for (const Shifts::Tap& tap : all.all_taps) all.furthest = std::max(all.furthest, tap.shift);
     return all;
 }

@@ -84,7 +84,8 @@ LRPFAST_INLINE void store(double* to, Vec<double> v, Size count) {
 }
 #elif LRPFAST_VECTOR_BYTES == 32
 LRPFAST_INLINE __m256i first_lanes32(Size count) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 LRPFAST_INLINE __m256i first_lanes64(Size count) {
     return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
@@ -163,7 +164,9 @@ LRPFAST_INLINE Wide<T> widen(Vec<T> v) {
     Wide<T> wide;
     for (int p = 0; p < kParts<T>; ++p) {
         Narrow narrow;
-        __builtin_memcpy(&narrow, reinterpret_cast<const char*>(&v) + static_cast<std::size_t>(p) * sizeof narrow, sizeof narrow);
+        __builtin_memcpy(&narrow,
+                         reinterpret_cast<const char*>(&v) + static_cast<std::size_t>(p) * sizeof narrow,
+                         sizeof narrow);
         wide.part[p] = __builtin_convertvector(narrow, Vec<double>);
     }
     return wide;
@@ -219,8 +222,8 @@ void call_body(const void* body, Size i) {
     (*static_cast<const Body*>(body))(i);
 }
 
-/// body(i) for i in [0, count), on several threads.
+/// body(i) for i in [0, count), on several threads; see run_tasks for `work`.
 template <class Body>
-void parallel_for(Size count, const Body& body) {
-    run_tasks(count, call_body<Body>, &body);
+void parallel_for(Size count, Size work, const Body& body) {
+    run_tasks(count, work, call_body<Body>, &body);
 }

@@ -2,7 +2,8 @@
 // LRPFAST_VECTOR_BYTES its width.
 //
 // The instruction set is switched on by a pragma, after the standard headers: their inline functions
-// are shared by the whole program, and must not be compiled to instructions that a CPU may lack.
+// are shared by the whole program, and must not be compiled to instructions that a CPU may lack. With
+// GCC it holds up to the end of the file, where the templates are instantiated.
 #include "shifts.hpp"
 #include "threads.hpp"
 
@@ -21,7 +22,6 @@
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target(LRPFAST_ISA))), apply_to = function)
 #else
-#pragma GCC push_options
 // The pragma takes no macro but as a string of its own.
 #define LRPFAST_PRAGMA(text) _Pragma(#text)
 #define LRPFAST_GCC_TARGET(isa) LRPFAST_PRAGMA(GCC target(isa))
@@ -63,4 +63,3 @@ const Kernels LRPFAST_JOIN(LRPFAST_TARGET, _kernels) = {
 #if defined(LRPFAST_ISA) && defined(__clang__)
 #pragma clang attribute pop
 #endif
-// With GCC the region ends with the file: templates are instantiated there, and belong to it.

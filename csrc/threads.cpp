@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <exception>
@@ -13,6 +14,8 @@
 namespace lrpfast {
 namespace {
 
+constexpr Size kWorkOfThread = 1000000;  // some 20 µs
+
 std::atomic<int> thread_count{1};
 thread_local int thread_limit = 0;
 thread_local bool inside_task = false;
@@ -22,7 +25,7 @@ struct Job {
     Size count;
     void (*task)(const void*, Size);
     const void* context;
-    int seats;  // how many workers may still join; guarded by the pool's mutex
+    int seats;       // how many workers may still join; guarded by the pool's mutex
     int active = 0;  // how many workers are at it; guarded by the pool's mutex
     std::atomic<Size> next{0};
     std::atomic<bool> failed{false};
@@ -50,7 +53,8 @@ class Pool {
     void run(Job& job) {
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            while (workers_ < job.seats && spawn()) {}
+            while (workers_ < job.seats && spawn()) {
+            }
             job_ = &job;
             ++generation_;
         }
@@ -120,16 +124,15 @@ struct Block {
 
 }  // namespace
 
-void run_tasks(Size count, void (*task)(const void*, Size), const void* context) {
-    const int threads = usable_threads();
-    if (count <= 1 || threads <= 1 || inside_task) {
+void run_tasks(Size count, Size work, void (*task)(const void*, Size), const void* context) {
+    const Size threads = std::min({static_cast<Size>(usable_threads()), count, 1 + work / kWorkOfThread});
+    if (threads <= 1 || inside_task) {
         for (Size i = 0; i < count; ++i) task(context, i);
         return;
     }
     Pool& workers = pool();
     const bool mine = workers.acquire();
-    const int helpers = mine ? static_cast<int>(count < threads ? count : threads) - 1 : 0;
-    Job job{count, task, context, helpers};
+    Job job{count, task, context, mine ? static_cast<int>(threads) - 1 : 0};
     if (mine) {
         workers.run(job);
         workers.release();

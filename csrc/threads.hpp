@@ -7,10 +7,12 @@ namespace lrpfast {
 
 /// Call task(context, i) for every i in [0, count), on several threads if they are free.
 ///
+/// `work` says how long all of it takes, in multiply-adds of a convolution (some 50 a nanosecond, with the
+/// widest vectors): to wake a thread takes time too, so there are no more of them than the work is worth.
 /// Which thread calls which i is not defined: tasks must write to different places. Within a task, and
 /// while another thread has the pool, all calls are made by the calling thread. An exception thrown
 /// by a task is thrown again here once all running tasks have ended.
-void run_tasks(Size count, void (*task)(const void* context, Size i), const void* context);
+void run_tasks(Size count, Size work, void (*task)(const void* context, Size i), const void* context);
 
 /// The most threads that one call may use, at least 1.
 int num_threads();

@@ -6,10 +6,10 @@
 // positions run over them. Lanes are positions, so no output's sum depends on its neighbours.
 
 constexpr int kTileVectors = 3;
-constexpr Size kDepth = 256;       // products that are added up before they join the rest
+constexpr Size kDepth = 256;             // products that are added up before they join the rest
 constexpr Size kRowPitch = kDepth + 16;  // of weights that are kept row by row; not a power of two
-constexpr Size kBlockRows = 128;   // channels of a task, at most
-constexpr Size kBlockBytes = 1920; // positions of a task, at most
+constexpr Size kBlockRows = 128;         // channels of a task, at most
+constexpr Size kBlockBytes = 1920;       // of positions of one channel in a task, at most
 
 /// The weights as a matrix: element (row, source, tap) is w[row · row_step + source · source_step + tap].
 template <class T>
@@ -20,7 +20,8 @@ struct WeightMatrix {
 
 /// c (+)= a · b for ROWS × VECTORS; b's line for product k begins at strip + offsets[k].
 template <class T, int ROWS, int VECTORS, bool ByProduct>
-void multiply_tile(const T* a, const T* strip, const Size* offsets, Size depth, T* c, Size c_pitch, bool first) {
+void multiply_tile(const T* a, const T* strip, const Size* offsets, Size depth, T* c, Size c_pitch,
+                   bool first) {
     Vec<T> tile[ROWS][VECTORS] = {};
     for (Size k = 0; k < depth; ++k) {
         const T* line = strip + offsets[k];
@@ -51,8 +52,10 @@ TileFunction<T> tile_of_width(Size vectors) {
 template <class T>
 TileFunction<T> tile_for(Size rows, Size vectors, bool by_product) {
     if (rows <= kTileRows / 2)
-        return by_product ? tile_of_width<T, kTileRows / 2, true>(vectors) : tile_of_width<T, kTileRows / 2, false>(vectors);
-    return by_product ? tile_of_width<T, kTileRows, true>(vectors) : tile_of_width<T, kTileRows, false>(vectors);
+        return by_product ? tile_of_width<T, kTileRows / 2, true>(vectors)
+                          : tile_of_width<T, kTileRows / 2, false>(vectors);
+    return by_product ? tile_of_width<T, kTileRows, true>(vectors)
+                      : tile_of_width<T, kTileRows, false>(vectors);
 }
 
 template <class T>
@@ -64,8 +67,14 @@ struct ShiftedProduct {
     Size block_depth, block_rows, block_positions;
     bool by_product;  // the panel's order: row by row, or product by product
 
-    ShiftedProduct(const Linear<T>& linear, const Shifts& sum, const WeightMatrix<T>& matrix, Size n, Size group_count)
-        : args(linear), shifts(sum), weights(matrix), samples(n), groups(group_count), extent(sum.extent(n)),
+    ShiftedProduct(const Linear<T>& linear, const Shifts& sum, const WeightMatrix<T>& matrix, Size n,
+                   Size group_count)
+        : args(linear),
+          shifts(sum),
+          weights(matrix),
+          samples(n),
+          groups(group_count),
+          extent(sum.extent(n)),
           by_product(matrix.row_step == 1) {
         const Size taps = at_least(1, shifts.tap_count());
         block_depth = taps <= kDepth ? kDepth / taps * taps : kDepth;
@@ -74,12 +83,15 @@ struct ShiftedProduct {
         block_positions = blocks_of(blocks_of(extent, blocks_of(extent, positions)), tile) * tile;
         block_rows = at_most(kBlockRows, blocks_of(weights.rows, kTileRows) * kTileRows);
         // Give each thread something to do; the results do not depend on it.
-        while (block_rows > 2 * kTileRows && tasks() < 2 * usable_threads())
+        const Size wanted = usable_threads() > 1 ? 2 * usable_threads() : 1;
+        while (block_rows > 2 * kTileRows && tasks() < wanted)
             block_rows = blocks_of(block_rows / 2, kTileRows) * kTileRows;
     }
 
     Size row_blocks() const { return blocks_of(weights.rows, block_rows); }
     Size tasks() const { return groups * row_blocks() * blocks_of(extent, block_positions); }
+
+    Size work() const { return groups * weights.rows * (weights.sources * shifts.tap_count() + 32) * extent; }
 
     /// Copy one row's weights of products [k0, k0 + depth).
     void fill_panel_row(const T* row, Size k0, Size depth, T* to) const {
@@ -129,13 +141,16 @@ struct ShiftedProduct {
     }
 
     /// Copy the inputs of products [k0, k0 + depth) for `count` positions from `first` on.
-    void fill_strips(Size source0, Size k0, Size depth, Size first, Size count, T* strip, Size pitch, Size* offsets) const {
+    void fill_strips(Size source0, Size k0, Size depth, Size first, Size count, T* strip, Size pitch,
+                     Size* offsets) const {
         const Size taps = shifts.tap_count(), in_size = shifts.in_size();
         const Size channel0 = k0 / taps, channels = (k0 + depth - 1) / taps + 1 - channel0;
         for (Size channel = 0; channel < channels; ++channel) {
             const T* plane = args.src + (source0 + channel0 + channel) * in_size;
-            const Source<T> source{plane, samples, groups * weights.sources * in_size, args.src_part, nullptr, {1, 1}};
-            fill_strip(shifts, source, T(0), first, count + shifts.furthest, strip + channel * shifts.phases * pitch, pitch);
+            const Source<T> source{plane,         samples, groups * weights.sources * in_size,
+                                   args.src_part, nullptr, {1, 1}};
+            fill_strip(shifts, source, T(0), first, count + shifts.furthest,
+                       strip + channel * shifts.phases * pitch, pitch);
         }
         const Shifts::Tap* tap = shifts.taps();
         for (Size k = 0; k < depth; ++k) {
@@ -151,7 +166,8 @@ struct ShiftedProduct {
         const Size row0 = row_block * block_rows, rows = at_most(block_rows, weights.rows - row0);
         const Size first = position_block * block_positions, count = at_most(block_positions, extent - first);
         const Size taps = shifts.tap_count(), products = weights.sources * taps;
-        const Size whole = blocks_of(count, kLanes<T>) * kLanes<T>, pitch = whole + shifts.furthest + kLanes<T>;
+        const Size whole = blocks_of(count, kLanes<T>) * kLanes<T>,
+                   pitch = whole + shifts.furthest + kLanes<T>;
         const Size c_pitch = block_positions + kLanes<T>;
 
         T* sums = scratch<T>(Scratch::result, (block_rows + kTileRows) * c_pitch);
@@ -184,15 +200,7 @@ struct ShiftedProduct {
     }
 };
 
-/// Is this a dense layer in disguise: one window that covers all of x, once?
-inline bool is_dense(const Windows& windows, Size groups) {
-    bool dense = groups == 1;
-    for (int at = 0; at < 3; ++at)
-        dense = dense && windows.z[at] == 1 && windows.pads[at] == 0 && windows.kernel[at] == windows.x[at] &&
-                (windows.dilations[at] == 1 || windows.kernel[at] == 1);
-    return dense;
-}
-
+/// A convolution of one window is a dense layer in disguise.
 template <class T>
 Gemm<T> as_dense(const Conv<T>& args) {
     Gemm<T> gemm;
@@ -205,13 +213,13 @@ Gemm<T> as_dense(const Conv<T>& args) {
 
 template <class T>
 void run_product(const ShiftedProduct<T>& product) {
-    parallel_for(product.tasks(), [&](Size task) { product.run(task); });
+    parallel_for(product.tasks(), product.work(), [&](Size task) { product.run(task); });
 }
 
 template <class T>
 void conv_forward(const Conv<T>& args) {
     if (args.n == 0) return;
-    if (is_dense(args.windows, args.groups)) return gemm_forward(as_dense(args));
+    if (args.groups == 1 && is_one_window(args.windows)) return gemm_forward(as_dense(args));
     const Size m = args.m / args.groups, c = args.c / args.groups, taps = args.windows.kernel.product();
     const ShiftList list = ShiftList::forward(args.windows);
     run_product(ShiftedProduct<T>(args, list[0], {args.w, m, c, taps, c * taps, taps}, args.n, args.groups));
@@ -222,9 +230,10 @@ void conv_vjp(const Conv<T>& args) {
     if (args.n == 0) return;
     // A dense layer's bias would be one of its inputs, a convolution's one of its channels.
     const bool same_bias = args.bias == nullptr || args.windows.x.product() == 1;
-    if (same_bias && is_dense(args.windows, args.groups)) return gemm_vjp(as_dense(args));
+    if (same_bias && args.groups == 1 && is_one_window(args.windows)) return gemm_vjp(as_dense(args));
     const Size m = args.m / args.groups, c = args.c / args.groups, taps = args.windows.kernel.product();
     const ShiftList list = ShiftList::vjp(args.windows);
     for (Size i = 0; i < list.size(); ++i)
-        run_product(ShiftedProduct<T>(args, list[i], {args.w, c, m, taps, taps, c * taps}, args.n, args.groups));
+        run_product(
+            ShiftedProduct<T>(args, list[i], {args.w, c, m, taps, taps, c * taps}, args.n, args.groups));
 }

@@ -5,7 +5,8 @@ template <class T>
 struct LedgerLanes {
     Wide<T> taken{}, bias{}, stabilizer{}, dead{};
 
-    LRPFAST_INLINE void add(const Wide<T>& z, const Wide<T>& s, const Wide<T>& share, const Wide<T>& stabilized) {
+    LRPFAST_INLINE void add(const Wide<T>& z, const Wide<T>& s, const Wide<T>& share,
+                            const Wide<T>& stabilized) {
         const Vec<double> none{};
         for (int p = 0; p < kParts<T>; ++p) {
             const auto is_zero = z.part[p] == none;
@@ -27,8 +28,8 @@ struct LedgerLanes {
 
 /// Elements [first, first + count) of one sample; all have the bias *bias, or with `many` each its own.
 template <class T>
-void divide_line(const Divide<T>& args, const T* z, const T* r, const T* gate_z, T* out, T epsilon, Size count,
-                 const T* bias, bool many, LedgerLanes<T>& ledger) {
+void divide_line(const Divide<T>& args, const T* z, const T* r, const T* gate_z, T* out, T epsilon,
+                 Size count, const T* bias, bool many, LedgerLanes<T>& ledger) {
     const Vec<T> zero{}, scale = splat(args.scale), eps = splat(epsilon);
     for_vectors<T>(count, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
         const Vec<T> at = lanes.get(z + i);
@@ -47,7 +48,8 @@ void divide_line(const Divide<T>& args, const T* z, const T* r, const T* gate_z,
         lanes.put(out + i, s);
 
         ledger.add(widen<T>(at), widen<T>(s), widen<T>(share), widen<T>(stabilized));
-        if (bias != nullptr) ledger.add_bias(widen<T>(s), widen<T>(many ? lanes.get(bias + i) : splat(*bias)));
+        if (bias != nullptr)
+            ledger.add_bias(widen<T>(s), widen<T>(many ? lanes.get(bias + i) : splat(*bias)));
     });
 }
 
@@ -66,9 +68,11 @@ void fill_epsilons(const Divide<T>& args, T* epsilons) {
         });
         sums[0] = lane_sum(squares);
     };
-    sum_chunks<1>(args.z_samples, size, kSumChunk, add, [&](Size sample, const double* total) {
-        epsilons[sample] *= static_cast<T>(__builtin_sqrt(total[0] / static_cast<double>(size)));
-    });
+    sum_chunks<1>(args.z_samples, size, kSumChunk, 16 * args.z_samples * size, add,
+                  [&](Size sample, const double* total) {
+                      epsilons[sample] *=
+                          static_cast<T>(__builtin_sqrt(total[0] / static_cast<double>(size)));
+                  });
 }
 
 template <class T>
@@ -81,23 +85,30 @@ void divide(const Divide<T>& args) {
     const Size lines_at_once = at_least(1, kSumChunk / length), size = args.m * args.inner;
     const auto add_line = [&](Size sample, Size line, Size first, Size count, LedgerLanes<T>& ledger) {
         const Size of_z = args.z_samples == 1 ? 0 : sample, at = line * length + first;
-        divide_line(args, args.z + of_z * size + at, args.r + sample * size + at, ahead(args.gate_z, sample * size + at),
-                    args.out + sample * size + at, epsilons[of_z], count,
-                    ahead(args.bias, flat ? first : line), flat, ledger);
+        divide_line(args, args.z + of_z * size + at, args.r + sample * size + at,
+                    ahead(args.gate_z, sample * size + at), args.out + sample * size + at, epsilons[of_z],
+                    count, ahead(args.bias, flat ? first : line), flat, ledger);
     };
     const auto put = [&](Size sample, const double* total) {
         for (int i = 0; i < 4; ++i) args.ledger[4 * sample + i] += total[i];
     };
     if (flat)
-        sum_chunks<4>(args.n, length, kSumChunk, [&](Size sample, Size first, Size count, double* sums) {
-            LedgerLanes<T> ledger;
-            add_line(sample, 0, first, count, ledger);
-            ledger.add_to(sums);
-        }, put);
+        sum_chunks<4>(
+            args.n, length, kSumChunk, 50 * args.n * size,
+            [&](Size sample, Size first, Size count, double* sums) {
+                LedgerLanes<T> ledger;
+                add_line(sample, 0, first, count, ledger);
+                ledger.add_to(sums);
+            },
+            put);
     else
-        sum_chunks<4>(args.n, lines, lines_at_once, [&](Size sample, Size first, Size count, double* sums) {
-            LedgerLanes<T> ledger;
-            for (Size line = first; line < first + count; ++line) add_line(sample, line, 0, length, ledger);
-            ledger.add_to(sums);
-        }, put);
+        sum_chunks<4>(
+            args.n, lines, lines_at_once, 50 * args.n * size,
+            [&](Size sample, Size first, Size count, double* sums) {
+                LedgerLanes<T> ledger;
+                for (Size line = first; line < first + count; ++line)
+                    add_line(sample, line, 0, length, ledger);
+                ledger.add_to(sums);
+            },
+            put);
 }

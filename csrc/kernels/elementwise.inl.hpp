@@ -5,7 +5,7 @@ constexpr Size kChunk = 16384;  // elements of a task
 /// body(i, lanes) for each vector of [0, size), on several threads.
 template <class T, class Body>
 void parallel_vectors(Size size, const Body& body) {
-    parallel_for(blocks_of(size, kChunk), [&](Size chunk) {
+    parallel_for(blocks_of(size, kChunk), 16 * size, [&](Size chunk) {
         const Size first = chunk * kChunk;
         for_vectors<T>(at_most(kChunk, size - first),
                        [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA { body(first + i, lanes); });
@@ -38,10 +38,10 @@ constexpr Size kSumChunk = 4096;  // elements whose sums are added up first, wha
 /// add(first, count, sums) adds a chunk of one sample's elements to sums[COUNT]; the chunks' sums are
 /// added in order and given to put(sample, sums).
 template <int COUNT, class Add, class Put>
-void sum_chunks(Size samples, Size size, Size chunk, const Add& add, const Put& put) {
+void sum_chunks(Size samples, Size size, Size chunk, Size work, const Add& add, const Put& put) {
     const Size chunks = blocks_of(size, chunk);
     double* sums = scratch<double>(Scratch::offsets, samples * chunks * COUNT);
-    parallel_for(samples * chunks, [&](Size task) {
+    parallel_for(samples * chunks, work, [&](Size task) {
         const Size sample = task / chunks, first = task % chunks * chunk;
         double* of_task = sums + task * COUNT;
         for (int i = 0; i < COUNT; ++i) of_task[i] = 0;
@@ -70,8 +70,9 @@ void sums(const Sums<T>& args) {
         sums[0] = lane_sum(plain);
         sums[1] = lane_sum(absolute);
     };
-    sum_chunks<2>(args.n, args.size, kSumChunk, add, [&](Size sample, const double* total) {
-        args.out[2 * sample] = total[0];
-        args.out[2 * sample + 1] = total[1];
-    });
+    sum_chunks<2>(args.n, args.size, kSumChunk, 16 * args.n * args.size, add,
+                  [&](Size sample, const double* total) {
+                      args.out[2 * sample] = total[0];
+                      args.out[2 * sample + 1] = total[1];
+                  });
 }

@@ -32,6 +32,12 @@ void add_dots(const T* x, Size x_pitch, const T* w, Size w_pitch, const Part<T>&
         for (int c = 0; c < C; ++c) sums[r * pitch + c] += lane_sum<T>(tile[r][c]);
 }
 
+/// For run_tasks: with few samples, reading w takes longer than the products.
+template <class T>
+Size gemm_work(const Gemm<T>& args) {
+    return (args.n + 8) * args.m * args.k;
+}
+
 constexpr Size kGemmDepth = 1024;  // products that are added up before they join the rest
 constexpr Size kGemmRows = 64;     // outputs of a task
 constexpr Size kGemmSamples = 32;  // samples of a task
@@ -54,8 +60,10 @@ void gemm_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size m0, Si
             for (Size row = m; row < end; row += row + 4 <= end ? 4 : 1) {
                 const bool four = row + 4 <= end;
                 Size n = n0;
-                for (; n + 4 <= n1; n += 4) four ? tile(add_dots<T, 4, 4, Whole>, n, row) : tile(add_dots<T, 4, 1, Whole>, n, row);
-                for (; n < n1; ++n) four ? tile(add_dots<T, 1, 4, Whole>, n, row) : tile(add_dots<T, 1, 1, Whole>, n, row);
+                for (; n + 4 <= n1; n += 4)
+                    four ? tile(add_dots<T, 4, 4, Whole>, n, row) : tile(add_dots<T, 4, 1, Whole>, n, row);
+                for (; n < n1; ++n)
+                    four ? tile(add_dots<T, 1, 4, Whole>, n, row) : tile(add_dots<T, 1, 1, Whole>, n, row);
             }
         }
     const Ending<T> ending(args);
@@ -67,7 +75,7 @@ template <class T>
 void gemm_forward(const Gemm<T>& args) {
     const T* src = parted_source(args, args.n * args.k);
     const Size blocks = blocks_of(args.m, kGemmRows);
-    parallel_for(blocks * blocks_of(args.n, kGemmSamples), [&](Size task) {
+    parallel_for(blocks * blocks_of(args.n, kGemmSamples), gemm_work(args), [&](Size task) {
         const Size m = task % blocks * kGemmRows, n = task / blocks * kGemmSamples;
         const auto block = args.w_part.is_identity() ? gemm_block<T, true> : gemm_block<T, false>;
         block(args, src, n, at_most(n + kGemmSamples, args.n), m, at_most(m + kGemmRows, args.m));
@@ -76,7 +84,8 @@ void gemm_forward(const Gemm<T>& args) {
 
 /// sums[r, i] += Σ_g s[g, r] · part(rows[g])[i] for 4 rows of w and R samples.
 template <class T, int R, bool Whole>
-void add_rows(const T* const (&rows)[4], const T (&s)[4][R], const Part<T>& part, Size count, T* sums, Size pitch) {
+void add_rows(const T* const (&rows)[4], const T (&s)[4][R], const Part<T>& part, Size count, T* sums,
+              Size pitch) {
     for_vectors<T>(count, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
         Vec<T> w[4];
         for (int g = 0; g < 4; ++g) {
@@ -91,14 +100,14 @@ void add_rows(const T* const (&rows)[4], const T (&s)[4][R], const Part<T>& part
     });
 }
 
-constexpr Size kVjpSums = 32768;     // outputs times samples of a task: they stay in the nearest cache
-constexpr Size kVjpRows = 64;       // rows of w that stay in the cache for all samples
-constexpr Size kVjpDepth = 512;     // products that are added up before they join the rest
+constexpr Size kVjpSums = 32768;  // outputs times samples of a task: they stay in the nearest cache
+constexpr Size kVjpRows = 64;     // rows of w that stay in the cache for all samples
+constexpr Size kVjpDepth = 512;   // products that are added up before they join the rest
 
 /// Add the rows [m0, m1) of w, times s, to R samples' sums; rows that no sample needs are left out.
 template <class T, int R, bool Whole>
-void add_needed_rows(const T* s, Size s_pitch, const T* w, Size w_pitch, Size m0, Size m1, const Part<T>& part,
-                     Size count, T* sums, Size pitch) {
+void add_needed_rows(const T* s, Size s_pitch, const T* w, Size w_pitch, Size m0, Size m1,
+                     const Part<T>& part, Size count, T* sums, Size pitch) {
     const T* rows[4];
     T factors[4][R];
     int filled = 0;
@@ -150,9 +159,10 @@ void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0
 template <class T>
 void gemm_vjp(const Gemm<T>& args) {
     const T* src = parted_source(args, args.n * args.m);
-    const Size columns = at_least(at_most(at_most(8192, kVjpSums / at_least(1, args.n)), blocks_of(args.k, usable_threads())), 512);
+    const Size columns = at_least(
+        at_most(at_most(8192, kVjpSums / at_least(1, args.n)), blocks_of(args.k, usable_threads())), 512);
     const Size blocks = blocks_of(args.k, columns);
-    parallel_for(blocks * blocks_of(args.n, kGemmSamples), [&](Size task) {
+    parallel_for(blocks * blocks_of(args.n, kGemmSamples), gemm_work(args), [&](Size task) {
         const Size k = task % blocks * columns, n = task / blocks * kGemmSamples;
         const auto block = args.w_part.is_identity() ? gemm_vjp_block<T, true> : gemm_vjp_block<T, false>;
         block(args, src, n, at_most(n + kGemmSamples, args.n), k, at_most(k + columns, args.k));

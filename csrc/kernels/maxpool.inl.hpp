@@ -58,12 +58,18 @@ void maxpool_plane(const MaxPool<T>& args, const Shifts& shifts, Size plane) {
         }
         for_output_rows(shifts, 1, first, count, values, [&](const T* line, Size length, Size, Size at) {
             const Index* line_winners = winners + (line - values);
-            const Size w = at % axes[2].count, h = at / axes[2].count % axes[1].count, d = at / axes[2].count / axes[1].count;
-            const Size corner = ((d * axes[0].step - axes[0].pad) * axes[1].in_size + h * axes[1].step - axes[1].pad) *
-                                    axes[2].in_size + w * axes[2].step - axes[2].pad;
+            const Size w = at % axes[2].count, h = at / axes[2].count % axes[1].count,
+                       d = at / axes[2].count / axes[1].count;
+            const Size corner =
+                ((d * axes[0].step - axes[0].pad) * axes[1].in_size + h * axes[1].step - axes[1].pad) *
+                    axes[2].in_size +
+                w * axes[2].step - axes[2].pad;
             for (Size i = 0; i < length; ++i) {
                 out[at + i] = line[i];
-                out_winners[at + i] = line_winners[i] < 0 ? 0 : static_cast<std::int32_t>(corner + i * axes[2].step + line_winners[i]);
+                out_winners[at + i] =
+                    line_winners[i] < 0
+                        ? 0
+                        : static_cast<std::int32_t>(corner + i * axes[2].step + line_winners[i]);
             }
         });
     }
@@ -72,12 +78,13 @@ void maxpool_plane(const MaxPool<T>& args, const Shifts& shifts, Size plane) {
 template <class T>
 void maxpool_forward(const MaxPool<T>& args) {
     const ShiftList list = ShiftList::forward(args.windows);
-    parallel_for(args.n * args.c, [&](Size plane) { maxpool_plane(args, list[0], plane); });
+    parallel_for(args.n * args.c, args.n * args.c * plane_work(list),
+                 [&](Size plane) { maxpool_plane(args, list[0], plane); });
 }
 
 template <class T>
 void maxpool_vjp(const MaxPoolVjp<T>& args) {
-    parallel_for(args.planes, [&](Size plane) {
+    parallel_for(args.planes, args.planes * (64 * args.z_size + 16 * args.x_size), [&](Size plane) {
         const T* src = args.src + plane * args.z_size;
         const std::int32_t* winners = args.winners + plane * args.z_size;
         T* out = args.out + plane * args.x_size;

@@ -5,7 +5,8 @@ constexpr Size kPlanePositions = 4096;  // positions of a strip, at most: it sho
 /// Where the taps of one channel read in its strip.
 inline Size* tap_offsets(const Shifts& shifts, Size pitch) {
     Size* offsets = scratch<Size>(Scratch::offsets, shifts.tap_count());
-    for (Size t = 0; t < shifts.tap_count(); ++t) offsets[t] = shifts.taps()[t].phase * pitch + shifts.taps()[t].shift;
+    for (Size t = 0; t < shifts.tap_count(); ++t)
+        offsets[t] = shifts.taps()[t].phase * pitch + shifts.taps()[t].shift;
     return offsets;
 }
 
@@ -28,7 +29,8 @@ struct Gains {
 /// One channel of one sample through one of the sums that make up the operator; `put` gets the results, row
 /// by row, as for_output_rows hands them over.
 template <class T, class Put>
-void sum_plane(const Linear<T>& args, const Shifts& shifts, Size plane, const T* filter, const T* gain, const Put& put) {
+void sum_plane(const Linear<T>& args, const Shifts& shifts, Size plane, const T* filter, const T* gain,
+               const Put& put) {
     const Size extent = shifts.extent(1), taps = shifts.tap_count();
     const Size pitch = at_most(extent, kPlanePositions) + shifts.furthest + 4 * kLanes<T>;
     const Size* offsets = tap_offsets(shifts, pitch);
@@ -44,7 +46,8 @@ void sum_plane(const Linear<T>& args, const Shifts& shifts, Size plane, const T*
         const Size whole = blocks_of(count, kLanes<T>) * kLanes<T>;
         fill_strip(shifts, source, T(0), first, whole + shifts.furthest, strip, pitch);
         Size q = 0;
-        for (; q + 4 * kLanes<T> <= whole; q += 4 * kLanes<T>) sum_taps<T, 4>(strip + q, offsets, factors, taps, sums + q);
+        for (; q + 4 * kLanes<T> <= whole; q += 4 * kLanes<T>)
+            sum_taps<T, 4>(strip + q, offsets, factors, taps, sums + q);
         for (; q < whole; q += kLanes<T>) sum_taps<T, 1>(strip + q, offsets, factors, taps, sums + q);
         for_output_rows(shifts, 1, first, count, sums, put);
     }
@@ -52,7 +55,8 @@ void sum_plane(const Linear<T>& args, const Shifts& shifts, Size plane, const T*
 
 /// One channel of one sample.
 template <class T>
-void run_plane(const Linear<T>& args, const ShiftList& list, Size plane, Size channel, const T* filter, const Gains<T>& gains) {
+void run_plane(const Linear<T>& args, const ShiftList& list, Size plane, Size channel, const T* filter,
+               const Gains<T>& gains) {
     Ending<T> ending(args);
     ending.gain = gains.out;
     ending.gain_part = args.w_part;
@@ -75,11 +79,18 @@ void run_plane(const Linear<T>& args, const ShiftList& list, Size plane, Size ch
     ending.put_line(whole, out_size, plane * out_size, 0, bias);
 }
 
+/// For run_tasks: a position costs as much as some products, for its copies.
+inline Size plane_work(const ShiftList& list) {
+    Size work = 0;
+    for (Size i = 0; i < list.size(); ++i) work += list[i].extent(1) * (list[i].tap_count() * 4 + 64);
+    return work;
+}
+
 /// `filters` has one filter a channel, or is null for filters of ones.
 template <class T>
 void run_planes(const Linear<T>& args, const ShiftList& list, Size n, Size c, const T* filters, Size taps,
                 const Gains<T>& gains) {
-    parallel_for(n * c, [&](Size plane) {
+    parallel_for(n * c, n * c * plane_work(list), [&](Size plane) {
         const Size channel = plane % c;
         run_plane(args, list, plane, channel, filters == nullptr ? nullptr : filters + channel * taps, gains);
     });
@@ -97,12 +108,46 @@ void depthwise_vjp(const Depthwise<T>& args) {
     run_planes<T>(args, ShiftList::vjp(args.windows), args.n, args.c, args.w, taps, {nullptr, nullptr});
 }
 
+// Global pooling: one window. To go through its taps one by one would cost the square of the plane's size.
+
+template <class T>
+void global_sum_forward(const SumPool<T>& args) {
+    const Size size = args.windows.x.product();
+    Ending<T> ending(args);
+    ending.gain = args.w;
+    ending.gain_part = args.w_part;
+    parallel_for(args.n * args.c, args.n * args.c * size * 16, [&](Size plane) {
+        const T* from = args.src + plane * size;
+        Wide<T> sums{};
+        for_vectors<T>(size, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
+            const Wide<T> x = widen<T>(part_of(lanes.get(from + i), args.src_part));
+            for (int p = 0; p < kParts<T>; ++p) sums.part[p] += x.part[p];
+        });
+        const T sum = static_cast<T>(lane_sum<T>(sums));
+        ending.put_line(&sum, 1, plane, 0, ahead(args.bias, plane % args.c));
+    });
+}
+
+template <class T>
+void global_sum_vjp(const SumPool<T>& args) {
+    const Size size = args.windows.x.product();
+    const Ending<T> ending(args);
+    const T gain = part_of(*args.w, args.w_part);
+    parallel_for(args.n * args.c, args.n * args.c * size * 16, [&](Size plane) {
+        T* line = scratch<T>(Scratch::result, size);
+        fill_line(part_of(args.src[plane], args.src_part) * gain, size, line);
+        ending.put_line(line, size, plane * size, 0, ahead(args.bias, plane % args.c));
+    });
+}
+
 template <class T>
 void sumpool_forward(const SumPool<T>& args) {
+    if (is_one_window(args.windows)) return global_sum_forward(args);
     run_planes<T>(args, ShiftList::forward(args.windows), args.n, args.c, nullptr, 0, {nullptr, args.w});
 }
 
 template <class T>
 void sumpool_vjp(const SumPool<T>& args) {
+    if (is_one_window(args.windows)) return global_sum_vjp(args);
     run_planes<T>(args, ShiftList::vjp(args.windows), args.n, args.c, nullptr, 0, {args.w, nullptr});
 }

@@ -9,71 +9,167 @@
 import importlib as _importlib
 import typing as _typing
 
-from . import layers
 from ._version import __version__
-from .api import Explainer, explain, load, propagate
-from .backends import get_num_threads, set_num_threads
-from .composites import COMPOSITES, Composite, Selector, composite
-from .errors import (
-    BackendError,
-    CompositeError,
-    InputError,
-    LrpfastError,
-    ModelError,
-    NonFiniteError,
-    OutputError,
-    RuleError,
-    UnsupportedOperatorError,
-)
-from .explanation import Conservation, Explanation
-from .layers import *  # noqa: F403
-from .network import Network
-from .ops import OPERATORS
-from .plan import ConservationRow
-from .rules import (
-    RULES,
-    AlphaBeta,
-    CustomRule,
-    Epsilon,
-    Flat,
-    Gamma,
-    Gradient,
-    Norm,
-    Part,
-    Pass,
-    ReLUDeconvNet,
-    ReLUGuidedBackprop,
-    Route,
-    Rule,
-    Share,
-    SharingRule,
-    Stabilizer,
-    Term,
-    WinnerTakeAll,
-    WSquare,
-    Z,
-    ZBox,
-    ZPlus,
-)
 
 if _typing.TYPE_CHECKING:
-    from . import image, preprocess, taylor
+    from . import image, layers, preprocess, taylor
+    from .api import Explainer, explain, load, propagate
+    from .backends import get_num_threads, set_num_threads
+    from .composites import COMPOSITES, Composite, Selector, composite
+    from .errors import (
+        BackendError,
+        CompositeError,
+        InputError,
+        LrpfastError,
+        ModelError,
+        NonFiniteError,
+        OutputError,
+        RuleError,
+        UnsupportedOperatorError,
+    )
+    from .explanation import Conservation, Explanation
+    from .layers import *
+    from .network import Network
+    from .ops import OPERATORS
+    from .plan import ConservationRow
+    from .rules import (
+        RULES,
+        AlphaBeta,
+        CustomRule,
+        Epsilon,
+        Flat,
+        Gamma,
+        Gradient,
+        Norm,
+        Part,
+        Pass,
+        ReLUDeconvNet,
+        ReLUGuidedBackprop,
+        Route,
+        Rule,
+        Share,
+        SharingRule,
+        Stabilizer,
+        Term,
+        WinnerTakeAll,
+        WSquare,
+        Z,
+        ZBox,
+        ZPlus,
+    )
+
+__all__ = [
+    "COMPOSITES",
+    "OPERATORS",
+    "RULES",
+    "Add",
+    "AlphaBeta",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "BackendError",
+    "BatchNorm",
+    "Builder",
+    "Composite",
+    "CompositeError",
+    "Concat",
+    "Conservation",
+    "ConservationRow",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "CustomRule",
+    "Dense",
+    "Epsilon",
+    "Explainer",
+    "Explanation",
+    "Flat",
+    "Flatten",
+    "Gamma",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Gradient",
+    "InputError",
+    "LeakyReLU",
+    "LrpfastError",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "ModelError",
+    "Network",
+    "NonFiniteError",
+    "Norm",
+    "OutputError",
+    "Pad",
+    "Part",
+    "Pass",
+    "ReLU",
+    "ReLU6",
+    "ReLUDeconvNet",
+    "ReLUGuidedBackprop",
+    "Reshape",
+    "Route",
+    "Rule",
+    "RuleError",
+    "Selector",
+    "Sequential",
+    "Share",
+    "SharingRule",
+    "Sigmoid",
+    "Softmax",
+    "Stabilizer",
+    "Tanh",
+    "Term",
+    "Transpose",
+    "UnsupportedOperatorError",
+    "WSquare",
+    "WinnerTakeAll",
+    "Z",
+    "ZBox",
+    "ZPlus",
+    "__version__",
+    "composite",
+    "explain",
+    "get_num_threads",
+    "image",
+    "layers",
+    "load",
+    "preprocess",
+    "propagate",
+    "set_num_threads",
+    "taylor",
+]  # fmt: skip
+
+_MODULES = ("image", "layers", "preprocess", "taylor")
+_HOMES = (
+    "api",
+    "rules",
+    "composites",
+    "layers",
+    "errors",
+    "explanation",
+    "network",
+    "plan",
+    "ops",
+    "backends",
+)
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """Modules that not everybody needs, imported at their first use."""
-    if name in ("image", "preprocess", "taylor"):
+    """Import at first use: a program that only may have to explain something pays nothing."""
+    if name in _MODULES:
         return _importlib.import_module(f".{name}", __name__)
+    if name in __all__:
+        for home in _HOMES:
+            module = _importlib.import_module(f".{home}", __name__)
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = [
-    "COMPOSITES", "OPERATORS", "RULES",
-    "AlphaBeta", "BackendError", "Composite", "CompositeError", "Conservation", "ConservationRow",
-    "CustomRule", "Epsilon", "Explainer", "Explanation", "Flat", "Gamma", "Gradient", "InputError",
-    "LrpfastError", "ModelError", "Network", "NonFiniteError", "Norm", "OutputError", "Part", "Pass",
-    "ReLUDeconvNet", "ReLUGuidedBackprop", "Route", "Rule", "RuleError", "Selector", "Share", "SharingRule",
-    "Stabilizer", "Term", "UnsupportedOperatorError", "WSquare", "WinnerTakeAll", "Z", "ZBox", "ZPlus",
-    "__version__", "composite", "explain", "get_num_threads", "image", "layers", "load", "preprocess", "propagate",
-    "set_num_threads", "taylor", *layers.__all__,
-]  # fmt: skip
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
