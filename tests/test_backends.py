@@ -85,7 +85,9 @@ def test_without_a_compiler_and_numba_numpy_remains() -> None:
     name, absent, error = python(WITHOUT.format(missing=missing, asked="native")).splitlines()
     assert (name, absent) == ("numpy", "['native', 'numba']")
     assert (
-        "'native' is not available" in error and "C++ compiler" in error and error.endswith("one of: numpy")
+        "'native' is not available: this installation was built without" in error
+        and "C++ compiler" in error
+        and error.endswith("one of: numpy")
     )
     error = python(WITHOUT.format(missing=missing, asked="numba")).splitlines()[-1]
     assert "'numba' is not available" in error and "pip install numba" in error

@@ -14,6 +14,7 @@ import oracle
 import pytest
 from cases import LAYERS, Case, flatten, inputs, quarters, relevance
 
+import lrpfast
 from lrpfast import (
     AlphaBeta,
     AvgPool2d,
@@ -117,7 +118,7 @@ CACHED, ONCE = "denominator is the layer's output", "denominator computed once"
         (AlphaBeta(1, 0), ReLU(), (1, 1), "denominator in 1 product"),
         (Gamma(), None, (1, 2), "from the output and |x|·|w|"),
         (Gamma(), ReLU(), (1, 2), "from the output and |x|·|w|"),
-        (Gamma(bias=False), None, (1, 2), "from the output and |x|·|w|"),
+        (Gamma(bias=False), None, (2, 2), "from x·w and |x|·|w|"),
         (ZBox(-2, 2), None, (2, 2), "denominator in 2 products"),
         (ZBox(-2, 2), ReLU(), (2, 2), "denominator in 2 products"),
     ],
@@ -300,7 +301,7 @@ def test_gamma_between_neighbours(around: str, nonnegative: bool, bias: bool, ba
     plan = lower(network.graph, assign(composite, network.graph), backends.get(backend))
     living = "only the living side" in forms(plan)
     assert living == (near.alive and nonnegative)
-    assert products(plan, case) == ((1, 1) if living else (1, 2))
+    assert products(plan, case) == ((1, 1) if living else (1, 2) if bias else (2, 2))
 
     x = quarters(rng, 3, *case.shapes[0])
     a = np.where(x > 0, x, 0 * x if nonnegative else 0.5 * x)
@@ -323,6 +324,21 @@ def test_gamma_between_neighbours(around: str, nonnegative: bool, bias: bool, ba
         explain = Explainer(network, composite, backend=backend, dtype=dtype)
         got = explain(x, np.ones(4), r).relevance
         np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("rule", [Gamma(), Gamma(bias=False)], ids=str)
+def test_gamma_keeps_its_digits_under_a_large_bias(rule: Gamma, backend: str) -> None:
+    """Where b is 1000 times as large as what x·w adds to it, z − b would be wrong by 4e-5."""
+    rng = np.random.default_rng(0)
+    w, b, x = rng.normal(size=(32, 64)), np.full(32, 1000.0), rng.normal(size=(8, 64))
+    w, x = w.astype(np.float32), x.astype(np.float32)
+    layer = oracle.matrix(Dense(w, b), (64,))
+    xw = x[:, None, :] * layer.w
+    q = np.abs(xw.sum(2) + 0.25 * np.maximum(xw, 0).sum(2))
+    r = rng.normal(size=(8, 32)).astype(np.float32) * (q > 0.1 * np.abs(xw).sum(2))
+    expected = oracle.gamma(layer, x.astype(np.float64), r.astype(np.float64), 0.25, rule.bias)
+    got = lrpfast.propagate(rule, Dense(w, b), x, r, backend=backend)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
 # --- rules of one's own ---

@@ -219,7 +219,7 @@ class _LinearShare:
         )  # fmt: skip
 
     def mirrored(self, shares: tuple[Share, ...], pattern: Mirror) -> None:
-        """Both gates from the layer's output and one product of magnitudes, back through two."""
+        """Both gates from the layer's output (or x·w) and one product of magnitudes, back through two."""
         m, node, to = self.m, self.node, self.to
         half, tilt = pattern.half, pattern.tilt
         u, both, difference = (f"{name}({node.name})" for name in ("u", "s", "d"))
@@ -227,13 +227,19 @@ class _LinearShare:
         x = View(self.x, m.x_shape, m.rows)
         to.product(node, m, m.forward, x, (pair(ABS), pair(ABS)), self.z_view(u), New(u, shape), form="|x|·|w|")
         flat = (to.fact(node.output).size,)
+        xw, own = node.output, m.bias
+        if own is not None and own.any() and any(share.bias is None for share in shares):
+            # z − b would lose the digits by which a large b exceeds x·w.
+            xw, own = f"xw({node.name})", None
+            to.product(node, m, m.forward, x, (WHOLE, WHOLE), self.z_view(xw), New(xw, shape), form="x·w")
         quotients = []
         for share, sign in zip(shares, (1.0, -1.0), strict=True):
             z, s = f"z({node.name},{share.gate})", f"s({node.name},{share.gate})"
             bias = m.bias_part(share.bias)
-            self.scaled_output(z, half, bias)
+            self.scaled(xw, half, own, bias, z)
             to.collect(node, View(u, flat), (sign * tilt, sign * tilt), None, WHOLE, View(z, flat))
-            form = f"{half:g}·x·w{sign * tilt:+g}·|x||w| from the output and |x|·|w|"
+            source = "the output" if xw == node.output else "x·w"
+            form = f"{half:g}·x·w{sign * tilt:+g}·|x||w| from {source} and |x|·|w|"
             self.divide(View(z, m.share_shape), share, bias, s, form)
             quotients.append(View(s, flat))
         plus, minus = quotients
@@ -244,21 +250,21 @@ class _LinearShare:
         self.back(both, Part(half, half), x, WHOLE, "x·w")
         self.back(difference, Part(tilt, -tilt), x, pair(ABS), "|x|·|w|")
 
-    def scaled_output(self, name: str, factor: float, bias: Array | None) -> None:
-        """`factor · (z − b) + bias` from the layer's output z, as a 1×1 depthwise layer."""
+    def scaled(self, name: str, factor: float, own: Array | None, bias: Array | None, out: str) -> None:
+        """`factor · (a − own) + bias` per channel of an array, as a 1×1 depthwise layer."""
         channels, inner = self.m.share_shape
         kind = self.to.dtype.type
-        b = np.zeros(self.m.z_shape[0], kind) if self.m.bias is None else -kind(factor) * self.m.bias
+        b = np.zeros(self.m.z_shape[0], kind) if own is None else -kind(factor) * own
         if bias is not None:
             b = b + bias
         shape = (channels, 1, 1, inner)
         arguments = {
-            "src": View(self.node.output, shape), "w": np.full((channels, 1, 1, 1, 1), factor, kind),
+            "src": View(name, shape), "w": np.full((channels, 1, 1, 1, 1), factor, kind),
             "strides": (1, 1, 1), "pads": (0, 0, 0), "dilations": (1, 1, 1),
             "src_part": WHOLE, "w_part": WHOLE, "bias": self.m.per_channel(b), "times": None,
-            "times_part": WHOLE, "out": View(name, shape), "accumulate": False,
+            "times_part": WHOLE, "out": View(out, shape), "accumulate": False,
         }  # fmt: skip
-        new = New(name, self.to.fact(self.node.output).shape)
+        new = New(out, self.to.fact(self.node.output).shape)
         self.to.call(self.node, "depthwise_forward", arguments, new)
 
 

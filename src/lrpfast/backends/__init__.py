@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import sys
 from types import ModuleType
 
 from ..errors import BackendError
@@ -74,6 +76,8 @@ def _try(name: str) -> tuple[ModuleType | None, str]:
     try:
         module = importlib.import_module(f".{_MODULES[name]}", __name__)
     except ImportError as error:
+        if name == "native" and importlib.util.find_spec("lrpfast._core") is None:
+            return None, "this installation was built without the C++ kernels"
         return None, str(error)
     if hasattr(module, "set_num_threads"):
         module.set_num_threads(get_num_threads())
@@ -118,6 +122,4 @@ def set_num_threads(n: int) -> None:
 
 
 def _loaded(name: str) -> ModuleType | None:
-    import sys
-
     return sys.modules.get(f"{__name__}.{_MODULES[name]}")
