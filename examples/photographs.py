@@ -18,9 +18,24 @@ import lrpfast
 from lrpfast import image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from networks import HIGH, LOW, PHOTOGRAPHS, class_names, crop, efficientnet_lite0, photograph, photograph_path
+from networks import (
+    HIGH,
+    LOW,
+    PHOTOGRAPHS,
+    class_names,
+    crop,
+    efficientnet_lite0,
+    photograph,
+    photograph_path,
+)
 
-COMPOSITES = ("epsilon_plus_flat", "epsilon_plus", "epsilon_gamma_box", "deep_taylor_bounded", "gradient_x_input")
+COMPOSITES = (
+    "epsilon_plus_flat",
+    "epsilon_plus",
+    "epsilon_gamma_box",
+    "deep_taylor_bounded",
+    "gradient_x_input",
+)
 
 
 def main() -> None:

@@ -72,6 +72,9 @@ class Net:
         missing = set(module.load_state_dict(state, strict=False).missing_keys) - counters
         if missing:
             raise ValueError(f"{self.path} lacks {sorted(missing)}; delete the file to have it made anew")
+        for m in module.modules():
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.eps = float(np.float32(m.eps))  # what the file holds
         return module
 
 

@@ -31,6 +31,9 @@ COMPOSITE_NAMES = (
 
 Array = NDArray[np.floating[Any]]
 
+# One thread: on two cores torch's threads, which wait for each other by spinning, take twice the time.
+torch.set_num_threads(1)
+
 
 def zennit_relevance(
     module: nn.Module,

@@ -41,7 +41,9 @@ def normal(*shape: int) -> np.ndarray:
 
 def norm(channels: int) -> Any:
     """Batch normalisation of which nothing is trivial."""
-    return BatchNorm(normal(channels), normal(channels), normal(channels), RNG.uniform(0.5, 2, channels), eps=1e-3)
+    return BatchNorm(
+        normal(channels), normal(channels), normal(channels), RNG.uniform(0.5, 2, channels), eps=1e-3
+    )
 
 
 def values(graph: Graph, x: np.ndarray) -> np.ndarray:
@@ -334,7 +336,9 @@ CHAIN: dict[str, Any] = {
     "conv": lambda rng, c: Conv2d(rng.normal(size=(c, c, 2, 2)), rng.normal(size=c), padding=1),
     "grouped": lambda rng, c: Conv2d(rng.normal(size=(c, c // 2, 1, 1)), groups=2),
     "transposed": lambda rng, c: ConvTranspose2d(rng.normal(size=(c, c // 2, 2, 2)), groups=2),
-    "norm": lambda rng, c: Affine(rng.normal(size=(c, 1, 1)), rng.normal(size=(c, 1, 1)), "BatchNormalization"),
+    "norm": lambda rng, c: Affine(
+        rng.normal(size=(c, 1, 1)), rng.normal(size=(c, 1, 1)), "BatchNormalization"
+    ),
     "scale": lambda rng, c: Affine(rng.normal(size=()), np.zeros(())),
     "pad": lambda rng, c: Pad((0, 1, 0, 0, 0, 1)),
     "identity": lambda rng, c: Identity(),

@@ -78,7 +78,9 @@ def test_ledger_closes_at_every_node(model: str, name: str, backend: str) -> Non
         for node in graph.nodes:
             readers = graph.consumers[node.output]
             if readers and all(len(reader.inputs) == 1 for reader in readers):
-                assert rows[node.name].r_in == pytest.approx(sum(handed[r.name] for r in readers), rel=1e-9, abs=1e-9)
+                assert rows[node.name].r_in == pytest.approx(
+                    sum(handed[r.name] for r in readers), rel=1e-9, abs=1e-9
+                )
         first = rows[graph.nodes[-1].name]
         if preset(name).init == "logit":
             assert first.r_in == pytest.approx(explanation.output.max(axis=1).sum(), rel=1e-6)
@@ -246,7 +248,9 @@ def test_deep_taylor_is_positive_and_conserves(name: str, bias: str, seed: int, 
         assert relevance.min() >= 0
         assert relevance.max() > 0
         sums = relevance.sum(axis=(1, 2, 3), dtype=np.float64)
-        np.testing.assert_allclose(sums, value[positive], rtol=tolerance + _stabilized_away(explanation, value))
+        np.testing.assert_allclose(
+            sums, value[positive], rtol=tolerance + _stabilized_away(explanation, value)
+        )
         assert all(row.bias == 0 for row in explanation.conservation)
 
 
@@ -285,7 +289,18 @@ def test_the_ledger_is_a_sequence_that_prints_as_a_table() -> None:
     network, x = cnn("negative"), image()
     ledger = Explainer(network, preset("epsilon_plus_flat"))(x).conservation
     lines = str(ledger).splitlines()
-    assert lines[0].split() == ["node", "rule", "R", "in", "R", "out", "bias", "stabilizer", "dead", "unexplained"]
+    assert lines[0].split() == [
+        "node",
+        "rule",
+        "R",
+        "in",
+        "R",
+        "out",
+        "bias",
+        "stabilizer",
+        "dead",
+        "unexplained",
+    ]
     assert len(lines) == 1 + len(ledger) == 1 + len(network.graph.nodes)
     assert [line.split()[0] for line in lines[1:]] == [row.node for row in ledger]
     assert max(map(len, lines)) <= 140

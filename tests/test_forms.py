@@ -98,7 +98,9 @@ def products(plan: Plan, case: Case) -> tuple[int, int]:
 CACHED, ONCE = "denominator is the layer's output", "denominator computed once"
 
 
-@pytest.mark.parametrize("layer", ["dense", "conv2d", "conv2d, grouped", "conv3d, depthwise", "transposed conv2d"])
+@pytest.mark.parametrize(
+    "layer", ["dense", "conv2d", "conv2d, grouped", "conv3d, depthwise", "transposed conv2d"]
+)
 @pytest.mark.parametrize(
     ("rule", "before", "cost", "words"),
     [
@@ -263,7 +265,9 @@ NEIGHBOURS = {
     "ReLU, Clip from 0": Around(ReLU(), Pass(), Epsilon(), alive=True, then=(ReLU6(),)),
     "ReLU, Clip from 1": Around(ReLU(), Pass(), Epsilon(), alive=False, then=(Clip(1.0, 6.0),)),
     "ReLU, Sigmoid": Around(ReLU(), Pass(), Epsilon(), alive=False, then=(Sigmoid(),)),
-    "ReLU, shift": Around(ReLU(), Pass(), Epsilon(), alive=False, then=(Affine(np.ones(()), np.ones(())), Tanh())),
+    "ReLU, shift": Around(
+        ReLU(), Pass(), Epsilon(), alive=False, then=(Affine(np.ones(()), np.ones(())), Tanh())
+    ),
 }
 
 ORACLES = {

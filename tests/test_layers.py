@@ -132,7 +132,12 @@ def test_batch_normalisation_is_what_it_says() -> None:
 
 def test_sequential_takes_its_shape_from_a_dense_layer() -> None:
     network = Sequential(Dense(ones(5, 3)), ReLU(), name="tiny")
-    assert (network.name, network.is_bound, network.input_shape, network.output_shape) == ("tiny", True, (3,), (5,))
+    assert (network.name, network.is_bound, network.input_shape, network.output_shape) == (
+        "tiny",
+        True,
+        (3,),
+        (5,),
+    )
     assert [node.name for node in network.graph.nodes] == ["Gemm_0", "Relu_1"]
     rows = Sequential(Dense(ones(5, 3)), input_shape=(7, 3))  # unless it is told another
     assert rows.output_shape == (7, 5)
@@ -174,7 +179,9 @@ def test_branches() -> None:
     assert network.output_shape == (4, 4, 4)
     x = np.random.default_rng(0).normal(size=(2, 2, 4, 4))
     summed = x.sum(axis=1, keepdims=True) + np.maximum(x, 0) + x
-    np.testing.assert_allclose(network.predict(x, dtype=np.float64), np.concatenate([summed, x], 1), rtol=1e-12)
+    np.testing.assert_allclose(
+        network.predict(x, dtype=np.float64), np.concatenate([summed, x], 1), rtol=1e-12
+    )
 
 
 def test_one_builder_can_end_in_several_networks() -> None:
@@ -200,8 +207,14 @@ def test_one_builder_can_end_in_several_networks() -> None:
         (lambda: Dense(ones(5, 3), ones(3)), "bias has 3 elements; expected 5"),
         (lambda: Conv2d(ones(4, 2, 3)), r"Conv2d got a weight of shape \(4, 2, 3\); expected 4 axes"),
         (lambda: ConvTranspose3d(ones(4, 2, 3)), "ConvTranspose3d got a weight of shape"),
-        (lambda: Conv2d(ones(4, 2, 3, 3), stride=(1, 1, 1)), r"stride is \(1, 1, 1\); expected a whole number, or 2"),
-        (lambda: Conv1d(ones(4, 2, 3), padding=(1, 1)), r"padding is \(1, 1\); expected a whole number, or 1"),
+        (
+            lambda: Conv2d(ones(4, 2, 3, 3), stride=(1, 1, 1)),
+            r"stride is \(1, 1, 1\); expected a whole number, or 2",
+        ),
+        (
+            lambda: Conv1d(ones(4, 2, 3), padding=(1, 1)),
+            r"padding is \(1, 1\); expected a whole number, or 1",
+        ),
         (lambda: Conv2d(ones(4, 2, 3, 3), stride=0), "strides"),
         (lambda: Conv2d(ones(4, 2, 3, 3), padding=-1), "pads"),
         (lambda: Conv2d(ones(4, 2, 3, 3), stride=1.5), "stride is 1.5; expected a whole number"),
@@ -222,13 +235,22 @@ def test_one_builder_can_end_in_several_networks() -> None:
             lambda: Sequential(BatchNorm(ones(3), ones(3), ones(4), ones(3)), input_shape=(3,)),
             "different lengths",
         ),
-        (lambda: Sequential(BatchNorm(*[ones(3)] * 4), input_shape=(4,)), r"shape \(3,\), which does not broadcast"),
-        (lambda: Sequential(Dense(ones(5, 3)), Dense(ones(2, 4))), r"node 'Gemm_1' \(Gemm\): .*last axis of 4"),
+        (
+            lambda: Sequential(BatchNorm(*[ones(3)] * 4), input_shape=(4,)),
+            r"shape \(3,\), which does not broadcast",
+        ),
+        (
+            lambda: Sequential(Dense(ones(5, 3)), Dense(ones(2, 4))),
+            r"node 'Gemm_1' \(Gemm\): .*last axis of 4",
+        ),
         (lambda: Sequential(Conv2d(ones(4, 2, 3, 3)), input_shape=(2, 2, 2)), "too small for this network"),
         (lambda: Builder((3,))(ReLU()), r"a layer reads nothing; known arrays are input"),
         (lambda: Builder((3,))(ReLU(), "x"), r"a layer reads \['x'\]; known arrays are input"),
         (lambda: Builder((3,)).network("y"), "'y'"),
-        (lambda: Builder((3,))(ReLU(), "input", "input"), r"node 'Relu_0' \(Relu\): it takes one array, but reads 2"),
+        (
+            lambda: Builder((3,))(ReLU(), "input", "input"),
+            r"node 'Relu_0' \(Relu\): it takes one array, but reads 2",
+        ),
         (lambda: Builder((3,))(Dense(ones(2, 3)), "input", "input"), "it takes one array, but reads 2"),
         (lambda: Builder((0,)), r"input_shape is \(0,\); expected sizes ≥ 1"),
         (lambda: Sequential(ReLU(), input_shape=(-1, 3)), "input_shape"),

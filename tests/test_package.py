@@ -18,7 +18,18 @@ from lrpfast import COMPOSITES, OPERATORS, RULES, Rule
 from lrpfast.ops import Op
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("numba", "onnx", "onnxruntime", "PIL", "click", "matplotlib", "torch", "scipy", "hypothesis", "pytest")
+HEAVY = (
+    "numba",
+    "onnx",
+    "onnxruntime",
+    "PIL",
+    "click",
+    "matplotlib",
+    "torch",
+    "scipy",
+    "hypothesis",
+    "pytest",
+)
 
 
 def modules_after(code: str) -> set[str]:

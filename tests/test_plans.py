@@ -83,7 +83,9 @@ def share(rule: SharingRule, layer: oracle.Layer, x: oracle.Array, r: oracle.Arr
     return oracle.flat(layer, x, r, epsilon=epsilon)
 
 
-def handed_back(op: Any, rule: Rule, x: tuple[np.ndarray, ...], y: np.ndarray, r: np.ndarray) -> tuple[Any, ...]:
+def handed_back(
+    op: Any, rule: Rule, x: tuple[np.ndarray, ...], y: np.ndarray, r: np.ndarray
+) -> tuple[Any, ...]:
     """The relevance of a node's inputs."""
     if isinstance(rule, SharingRule):
         layer = oracle.matrix(op, *(a.shape[1:] for a in x))
@@ -97,7 +99,9 @@ def handed_back(op: Any, rule: Rule, x: tuple[np.ndarray, ...], y: np.ndarray, r
     return op.vjp(x, y, np.maximum(r, 0) if isinstance(rule, ReLUGuidedBackprop) else r)
 
 
-def interpreted(graph: Graph, rules: Mapping[str, Rule], x: np.ndarray, initial: np.ndarray) -> dict[str, Any]:
+def interpreted(
+    graph: Graph, rules: Mapping[str, Rule], x: np.ndarray, initial: np.ndarray
+) -> dict[str, Any]:
     """The relevance of every array of the graph."""
     values = {graph.input: x}
     for node in graph.nodes:
@@ -118,9 +122,13 @@ LAYERS: dict[str, Any] = {
     "conv": lambda rng, c: Conv2d(rng.normal(size=(4, c, 3, 3)) / 3, rng.normal(size=4) / 3, padding=1),
     "strided": lambda rng, c: Conv2d(rng.normal(size=(4, c, 2, 2)) / 2, stride=2, padding=1),
     "grouped": lambda rng, c: Conv2d(rng.normal(size=(c, c // 2, 1, 1)), rng.normal(size=c) / 3, groups=2),
-    "depthwise": lambda rng, c: Conv2d(rng.normal(size=(c, 1, 3, 3)) / 2, -np.abs(rng.normal(size=c)), 1, 1, 1, c),
+    "depthwise": lambda rng, c: Conv2d(
+        rng.normal(size=(c, 1, 3, 3)) / 2, -np.abs(rng.normal(size=c)), 1, 1, 1, c
+    ),
     "transposed": lambda rng, c: ConvTranspose2d(rng.normal(size=(c, 4, 2, 2)) / 2, rng.normal(size=4) / 3),
-    "norm": lambda rng, c: Affine(rng.normal(size=(c, 1, 1)), rng.normal(size=(c, 1, 1)), "BatchNormalization"),
+    "norm": lambda rng, c: Affine(
+        rng.normal(size=(c, 1, 1)), rng.normal(size=(c, 1, 1)), "BatchNormalization"
+    ),
     "elements": lambda rng, c: Affine(rng.normal(size=(5,)), np.zeros(())),
     "dense": lambda rng, c: Dense(rng.normal(size=(5, 5)) / 2, rng.normal(size=5) / 3),
     "relu": lambda rng, c: ReLU(),
@@ -183,7 +191,10 @@ def composites(draw: Any) -> Composite:
         (Selector(name="*_3"), Gradient()),
         (Selector("linear", first=True), draw(st.sampled_from((*SHARING, BOX)))),
         *((kind, draw(rule)) for kind in kinds),
-        ("activation", draw(st.sampled_from((Pass(), Pass(), Gradient(), ReLUDeconvNet(), ReLUGuidedBackprop())))),
+        (
+            "activation",
+            draw(st.sampled_from((Pass(), Pass(), Gradient(), ReLUDeconvNet(), ReLUGuidedBackprop()))),
+        ),
     ]
     return Composite("drawn", tuple(entries[draw(st.integers(0, 1)) :]))
 

@@ -231,7 +231,9 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
             except ValueError:
                 fits = False
             if not fits:
-                return f"has {name} of shape {np.shape(bound)}, which does not broadcast to the input's {shape}"
+                return (
+                    f"has {name} of shape {np.shape(bound)}, which does not broadcast to the input's {shape}"
+                )
     elif isinstance(rule, SharingRule) and any(t.x.minus for share in rule.shares() for t in share.terms):
         return "subtracts bounds from x; only ZBox, and what is derived from it, has them"
     return ""

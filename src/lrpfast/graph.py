@@ -87,9 +87,7 @@ class Graph:
             names.add(node.name)
             missing = [name for name in node.inputs if name not in facts]
             if missing:
-                raise ModelError(
-                    f"node {node.name!r} reads {missing[0]!r}, which nothing before it writes"
-                )
+                raise ModelError(f"node {node.name!r} reads {missing[0]!r}, which nothing before it writes")
             if node.output in facts:
                 raise ModelError(f"node {node.name!r} writes {node.output!r} a second time")
             try:

@@ -61,12 +61,22 @@ def _weight(weight: Any, ndim: int, layer: str) -> Any:
 
 def _conv(axes: int) -> Callable[..., Conv]:
     def conv(
-        weight: Any, bias: Any = None, stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1
+        weight: Any,
+        bias: Any = None,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
     ) -> Conv:
         weight = _weight(weight, axes + 2, f"Conv{axes}d")
         pads = _each(padding, axes, "padding")
         return Conv(
-            weight, bias, _each(stride, axes, "stride"), pads + pads, _each(dilation, axes, "dilation"), groups
+            weight,
+            bias,
+            _each(stride, axes, "stride"),
+            pads + pads,
+            _each(dilation, axes, "dilation"),
+            groups,
         )
 
     conv.__name__ = conv.__qualname__ = f"Conv{axes}d"
@@ -227,7 +237,9 @@ class Builder:
         """
         unknown = [i for i in inputs if i not in self._facts]
         if unknown or not inputs:
-            raise ModelError(f"a layer reads {unknown or 'nothing'}; known arrays are {', '.join(self._facts)}")
+            raise ModelError(
+                f"a layer reads {unknown or 'nothing'}; known arrays are {', '.join(self._facts)}"
+            )
         facts = [self._facts[i] for i in inputs]
         op = resolve(layer, *facts)
         name = name or f"{op.kinds[0]}_{len(self._nodes)}"
@@ -245,9 +257,7 @@ class Builder:
         return Network(Graph(self.input, self.input_shape, prune(output, self._nodes), output), name)
 
 
-def Sequential(
-    *layers: Layer, input_shape: tuple[int, ...] | None = None, name: str = "network"
-) -> Network:
+def Sequential(*layers: Layer, input_shape: tuple[int, ...] | None = None, name: str = "network") -> Network:
     """A network of layers, one after the other.
 
     Parameters

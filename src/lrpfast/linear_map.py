@@ -107,9 +107,7 @@ def _as(array: Array | None, dtype: np.dtype[Any]) -> Array | None:
 def _(op: Gemm, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
     m, k = op.weight.shape
     weight = np.ascontiguousarray(op.weight, dtype)
-    return LinearMap(
-        "gemm_forward", "gemm_vjp", weight, _as(op.bias, dtype), (k,), (m,), rows=x.size // k
-    )
+    return LinearMap("gemm_forward", "gemm_vjp", weight, _as(op.bias, dtype), (k,), (m,), rows=x.size // k)
 
 
 def _conv_options(op: Conv | ConvTranspose) -> tuple[Array, dict[str, Any]]:
@@ -132,9 +130,7 @@ def _(op: Conv, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
         names = ("depthwise_forward", "depthwise_vjp")
     else:
         options["groups"] = op.groups
-    return LinearMap(
-        *names, weight, _as(op.bias, dtype), volume(x.shape), volume(z.shape), options=options
-    )
+    return LinearMap(*names, weight, _as(op.bias, dtype), volume(x.shape), volume(z.shape), options=options)
 
 
 @linear_map.register

@@ -309,7 +309,6 @@ class Lowering:
         inputs = (*inputs, relevance_of(node.output))
         self.steps.append(HostCall(node.name, title, function, inputs, tuple(deliveries)))
 
-
     def padding_ledger(self, node: Node, pad: Pad) -> None:
         """Relevance that falls on padding is the padding's: a constant's, like a bias'."""
         relevance = relevance_of(node.output)
@@ -386,8 +385,7 @@ def _vanishing(graph: Graph, rules: Mapping[str, Rule]) -> Mapping[str, bool]:
         if value == graph.output:
             continue
         known[value] = all(
-            _vanishes_through(node, rules[node.name], known[node.output])
-            for node in graph.consumers[value]
+            _vanishes_through(node, rules[node.name], known[node.output]) for node in graph.consumers[value]
         )
     return known
 

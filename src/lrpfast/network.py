@@ -40,9 +40,7 @@ class Network:
         Of one sample.
     """
 
-    def __init__(
-        self, graph: Graph | Callable[[tuple[int, ...]], Graph], name: str = "network"
-    ) -> None:
+    def __init__(self, graph: Graph | Callable[[tuple[int, ...]], Graph], name: str = "network") -> None:
         self.name = name
         self._graph = graph
         self._lock = threading.Lock()

@@ -72,9 +72,7 @@ class Part:
         if self.power != 1 or (self.positive == self.negative == 1):
             return base
         names = {(1.0, 0.0): "a⁺", (0.0, 1.0): "a⁻", (1.0, -1.0): "|a|"}
-        return names.get(
-            (self.positive, self.negative), f"({self.positive:g}a⁺{self.negative:+g}a⁻)"
-        )
+        return names.get((self.positive, self.negative), f"({self.positive:g}a⁺{self.negative:+g}a⁻)")
 
 
 ALL, POS, NEG, ABS = Part(), Part(1, 0), Part(0, 1), Part(1, -1)
@@ -119,7 +117,9 @@ class Share:
 
     def __post_init__(self) -> None:
         if self.gate not in (-1, 0, 1) or not np.isfinite(self.scale):
-            raise RuleError(f"gate is {self.gate!r} and scale {self.scale!r}; expected -1, 0 or 1, and a number")
+            raise RuleError(
+                f"gate is {self.gate!r} and scale {self.scale!r}; expected -1, 0 or 1, and a number"
+            )
         if self.bias is not None and (self.bias.power == 0 or self.bias.minus):
             raise RuleError(f"the bias' part is {self.bias}; it cannot be shifted or replaced by ones")
 
@@ -416,7 +416,9 @@ class ZBox(SharingRule):
             try:
                 value = np.array(getattr(self, name), dtype=np.float64)
             except (TypeError, ValueError) as error:
-                raise RuleError(f"{name} is {getattr(self, name)!r}; expected a number or an array") from error
+                raise RuleError(
+                    f"{name} is {getattr(self, name)!r}; expected a number or an array"
+                ) from error
             if not np.isfinite(value).all():
                 raise RuleError(f"{name} holds NaN or infinity; expected finite bounds")
             value.setflags(write=False)

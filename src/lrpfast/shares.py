@@ -225,7 +225,9 @@ class _LinearShare:
         u, both, difference = (f"{name}({node.name})" for name in ("u", "s", "d"))
         shape = to.fact(node.output).shape
         x = View(self.x, m.x_shape, m.rows)
-        to.product(node, m, m.forward, x, (pair(ABS), pair(ABS)), self.z_view(u), New(u, shape), form="|x|·|w|")
+        to.product(
+            node, m, m.forward, x, (pair(ABS), pair(ABS)), self.z_view(u), New(u, shape), form="|x|·|w|"
+        )
         flat = (to.fact(node.output).size,)
         xw, own = node.output, m.bias
         if own is not None and own.any() and any(share.bias is None for share in shares):
