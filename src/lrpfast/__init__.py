@@ -31,6 +31,7 @@ if _typing.TYPE_CHECKING:
     from .layers import *
     from .network import Network
     from .ops import OPERATORS
+    from .parts import Part, Share, Stabilizer, Term
     from .plan import ConservationRow
     from .rules import (
         RULES,
@@ -41,16 +42,12 @@ if _typing.TYPE_CHECKING:
         Gamma,
         Gradient,
         Norm,
-        Part,
         Pass,
         ReLUDeconvNet,
         ReLUGuidedBackprop,
         Route,
         Rule,
-        Share,
         SharingRule,
-        Stabilizer,
-        Term,
         WinnerTakeAll,
         WSquare,
         Z,

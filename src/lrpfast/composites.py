@@ -13,6 +13,7 @@ import numpy as np
 from .errors import CompositeError, RuleError
 from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
+from .parts import Stabilizer
 from .rules import (
     AlphaBeta,
     Epsilon,
@@ -26,7 +27,6 @@ from .rules import (
     Route,
     Rule,
     SharingRule,
-    Stabilizer,
     WinnerTakeAll,
     WSquare,
     ZBox,

@@ -10,16 +10,15 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import InputError, NonFiniteError, OutputError
+from .colors import COLORMAPS, Colormap, Heat, LevelOptions, as_heat, as_numbers, find_colormap, normalize
+from .errors import InputError, OutputError
 from .files import whole_file
 
 if TYPE_CHECKING:
@@ -28,68 +27,20 @@ if TYPE_CHECKING:
 
     Picture = Image.Image | NDArray[np.uint8]
 
-Heat = NDArray[np.float64]
-Level = Literal["image", "shared"] | float
+__all__ = [
+    "COLORMAPS",
+    "colorize",
+    "grid",
+    "heatmap",
+    "normalize",
+    "overlay",
+    "render",
+    "save",
+    "side_by_side",
+]
 
 # JPEG's defaults smear the single coloured pixels that heatmaps consist of.
 JPEG_OPTIONS = {"quality": 95, "subsampling": 0}
-
-
-@dataclass(frozen=True)
-class Colormap:
-    """Colours at equal distances, with straight lines between them.
-
-    Attributes
-    ----------
-    reads : {"signed", "positive", "absolute"}
-        What the colours stand for: -1 ... 1 with zero in the middle; 0 ... 1 with negative relevance
-        shown as zero; or 0 ... 1 for the magnitude.
-    colors : tuple of str
-        Hexadecimal RGB, from the lowest value to the highest.
-    """
-
-    reads: Literal["signed", "positive", "absolute"]
-    colors: tuple[str, ...]
-
-    def strength(self, values: Heat) -> Heat:
-        """How far from the neutral colour normalized values are, 0 ... 1."""
-        return np.maximum(values, 0) if self.reads == "positive" else np.abs(values)
-
-    def __call__(self, values: Heat) -> NDArray[np.uint8]:
-        """Colours (..., 3) of normalized values (...)."""
-        position = (values + 1) / 2 if self.reads == "signed" else self.strength(values)
-        table = np.array([tuple(bytes.fromhex(color)) for color in self.colors], np.float64)
-        stops = np.linspace(0, 1, len(table))
-        channels = [np.interp(position, stops, table[:, channel]) for channel in range(3)]
-        return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
-
-
-def _map(reads: Literal["signed", "positive", "absolute"], colors: str) -> Colormap:
-    return Colormap(reads, tuple(colors.split()))
-
-
-COLORMAPS: Mapping[str, Colormap] = MappingProxyType(
-    {
-        "seismic": _map("signed", "00004c 0000ff ffffff ff0000 800000"),
-        "bwr": _map("signed", "0000ff ffffff ff0000"),
-        "soft": _map("signed", "12355b 2f6fae 8dbbe0 f7f7f5 f2a98a c8403c 6d0f26"),
-        "coldnhot": _map("signed", "d9ffff 00d8ff 0050ff 000000 ff2800 ffc800 ffffd9"),
-        "gray": _map("signed", "000000 808080 ffffff"),
-        "hot": _map("positive", "000000 b00000 ff5a00 ffd200 ffffff"),
-        "viridis": _map("absolute", "440154 443a83 31688e 21908d 35b779 8fd744 fde725"),
-    }
-)
-"""The colour maps. Signed, negative - zero - positive: "seismic" and "bwr" (blue - white - red), "soft"
-(the same, muted), "coldnhot" (cyan - black - yellow), "gray" (black - grey - white). "hot" shows positive
-relevance alone, "viridis" its magnitude."""
-
-
-class LevelOptions(TypedDict, total=False):
-    """The keyword arguments of `normalize`, which the other functions pass on."""
-
-    clip: float
-    symmetric: bool
-    level: Level
 
 
 def heatmap(relevance: ArrayLike, channel_axis: int | Literal["auto"] | None = "auto") -> Heat:
@@ -114,7 +65,7 @@ def heatmap(relevance: ArrayLike, channel_axis: int | Literal["auto"] | None = "
     NonFiniteError
         NaN or infinity in the relevance.
     """
-    array = _numbers("relevance", relevance)
+    array = as_numbers("relevance", relevance)
     if channel_axis == "auto":
         channel_axis = _channel_axis(array.shape)
     if channel_axis is not None:
@@ -122,46 +73,7 @@ def heatmap(relevance: ArrayLike, channel_axis: int | Literal["auto"] | None = "
             raise InputError(f"relevance of shape {array.shape} has no axis {channel_axis!r} to sum over")
         with np.errstate(over="ignore", invalid="ignore"):
             array = array.sum(axis=channel_axis)
-    return _heat(array)
-
-
-def normalize(heat: ArrayLike, clip: float = 99.5, symmetric: bool = True, level: Level = "image") -> Heat:
-    """Divide a heatmap by its level and cut it off at -1 and 1. Zero stays zero.
-
-    Parameters
-    ----------
-    heat : array_like, shape (h, w) or (n, h, w)
-        From `heatmap`.
-    clip : float, default 99.5
-        The level is this percentile of |heat|, in (0, 100], so that a few extreme pixels do not leave
-        the others pale. Where that percentile is zero, the largest |heat| is taken.
-    symmetric : bool, default True
-        One level for both signs. False: one for each, from the positive and from the negative part.
-    level : "image", "shared" or float, default "image"
-        One level per picture, one for the whole batch, or this number (`clip` is idle then).
-
-    Raises
-    ------
-    InputError
-        `clip` or `level` out of range, or `heat` of another shape.
-    NonFiniteError
-        NaN or infinity in `heat`.
-    """
-    heat = _heat(heat)
-    if not 0 < clip <= 100:
-        raise InputError(f"clip is {clip!r}; expected a percentile above 0 and up to 100")
-    if isinstance(level, str):
-        if level not in ("image", "shared"):
-            raise InputError(f"level is {level!r}; expected 'image', 'shared' or a positive number")
-    elif not 0 < level < np.inf:
-        raise InputError(f"level is {level!r}; expected a positive number")
-    if symmetric:
-        levels = _level(np.abs(heat), clip, level)
-    else:
-        above, below = (_level(np.maximum(part, 0), clip, level) for part in (heat, -heat))
-        levels = np.where(heat > 0, above, below)
-    with np.errstate(over="ignore"):
-        return np.clip(heat / np.where(levels > 0, levels, 1), -1, 1)
+    return as_heat(array)
 
 
 def colorize(heat: ArrayLike, cmap: str = "seismic", **levels: Unpack[LevelOptions]) -> NDArray[np.uint8]:
@@ -185,7 +97,7 @@ def colorize(heat: ArrayLike, cmap: str = "seismic", **levels: Unpack[LevelOptio
     InputError
         Unknown colour map, or as for `normalize`.
     """
-    return _colormap(cmap)(normalize(heat, **levels))
+    return find_colormap(cmap)(normalize(heat, **levels))
 
 
 def overlay(
@@ -213,7 +125,7 @@ def overlay(
     InputError
         Invalid options, or `photo` is no picture.
     """
-    return _overlay(_single(normalize(heat, **levels)), _picture(photo), alpha, _colormap(cmap))
+    return _overlay(_single(normalize(heat, **levels)), _picture(photo), alpha, find_colormap(cmap))
 
 
 def side_by_side(
@@ -222,7 +134,7 @@ def side_by_side(
     """Put a photograph and heatmaps, each brought to its size, in a row."""
     photo = _picture(photo)
     values = [_single(normalize(heat, **levels)) for heat in heats]
-    return _row(photo, *(_resized(_colors(v, _colormap(cmap)), photo.size) for v in values))
+    return _row(photo, *(_resized(_colors(v, find_colormap(cmap)), photo.size) for v in values))
 
 
 def grid(
@@ -325,7 +237,7 @@ def render(
         raise InputError(f"mode is {mode!r}; expected 'heatmap', 'overlay' or 'side_by_side'")
     if enlarge is not None and enlarge < 1:
         raise InputError(f"enlarge is {enlarge}; expected at least 1")
-    colormap = _colormap(cmap)
+    colormap = find_colormap(cmap)
     values = normalize(heatmap(relevance, channel_axis), **levels)
     samples = values if values.ndim == 3 else values[None]
     if mode == "heatmap":
@@ -443,21 +355,6 @@ def _picture(image: Picture) -> Image.Image:
     return Image.fromarray(array).convert("RGB")
 
 
-def _colormap(name: str) -> Colormap:
-    if name not in COLORMAPS:
-        raise InputError(f"unknown colour map {name!r}; choose one of {', '.join(COLORMAPS)}")
-    return COLORMAPS[name]
-
-
-def _level(magnitude: Heat, clip: float, level: Level) -> Heat:
-    """The magnitude that is shown in full, of shape (1, 1) or (n, 1, 1); zero if all is zero."""
-    if not isinstance(level, str):
-        return np.full((1, 1), level, np.float64)
-    axes = (-2, -1) if level == "image" else tuple(range(magnitude.ndim))
-    percentile = np.percentile(magnitude, clip, axis=axes, keepdims=True)
-    return np.where(percentile > 0, percentile, magnitude.max(axis=axes, keepdims=True))
-
-
 def _channel_axis(shape: tuple[int, ...]) -> int | None:
     if len(shape) == 2:
         return None
@@ -470,26 +367,7 @@ def _channel_axis(shape: tuple[int, ...]) -> int | None:
     return likely[0]
 
 
-def _heat(heat: ArrayLike) -> Heat:
-    array = _numbers("heat", heat)
-    if array.ndim not in (2, 3) or array.size == 0:
-        raise InputError(f"a heatmap has shape (h, w) or (n, h, w), not {array.shape}; use heatmap() first")
-    return array
-
-
 def _single(heat: Heat) -> Heat:
     if heat.ndim != 2:
         raise InputError(f"one heatmap (h, w) is needed here, not a batch of shape {heat.shape}")
     return heat
-
-
-def _numbers(name: str, values: ArrayLike) -> Heat:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{name} is not an array: {error}") from None
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{name} has dtype {array.dtype}; expected real numbers")
-    if not np.all(np.isfinite(array)):
-        raise NonFiniteError(f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values")
-    return array.astype(np.float64)

@@ -16,7 +16,7 @@ from .ops.base import Array, Op
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
 from .ops.pool import AveragePool, GlobalAveragePool
-from .rules import Part
+from .parts import Part
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
 from .ops.movement import Pad
 from .ops.pool import GlobalMaxPool, MaxPool
+from .parts import Share
 from .plan import (
     Account,
     Delivery,
@@ -41,7 +42,6 @@ from .rules import (
     ReLUDeconvNet,
     ReLUGuidedBackprop,
     Rule,
-    Share,
     SharingRule,
 )
 

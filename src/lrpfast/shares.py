@@ -18,8 +18,9 @@ from .linear_map import LinearMap
 from .ops.activation import Clip, Relu
 from .ops.base import Array
 from .ops.pool import AveragePool, GlobalAveragePool
+from .parts import ABS, ALL, NEG, POS, Part, Share, Term
 from .plan import Delivery, HostCall, New, View, relevance_of
-from .rules import ABS, ALL, NEG, POS, CustomRule, Part, Share, SharingRule, Term, ZBox
+from .rules import CustomRule, SharingRule, ZBox
 
 if TYPE_CHECKING:
     from .lower import Lowering

@@ -10,10 +10,10 @@ import click
 import numpy as np
 
 from ..api import Explainer
+from ..colors import COLORMAPS
 from ..composites import INITS
 from ..errors import LrpfastError
 from ..explanation import Explanation
-from ..image import COLORMAPS
 from ..image import save as save_picture
 from ..network import Network
 from ..ops.base import Array
