@@ -89,8 +89,8 @@ class Explainer:
 
     Examples
     --------
-    >>> explain = Explainer(network, composite="epsilon_gamma_box"...)   # doctest: +SKIP
-    >>> explanation = explain(x)                                          # doctest: +SKIP
+    >>> explain = Explainer(network, lrpfast.composite("epsilon_gamma_box", low=-3, high=3))  # doctest: +SKIP
+    >>> explanation = explain(x, target=7)                                                     # doctest: +SKIP
     """
 
     def __init__(
