@@ -220,3 +220,14 @@ def test_propagate_dtype_follows_x() -> None:
     assert lrpfast.propagate(Epsilon(), layer, X, r, dtype=np.float32).dtype == np.float32
     with pytest.raises(InputError, match="dtype is int64; expected float32 or float64"):
         lrpfast.propagate(Epsilon(), layer, X, r, dtype=np.int64)
+
+
+@pytest.mark.parametrize(("value", "bound"), [(-1.25, "low"), (2.25, "high")])
+def test_box_rules_refuse_what_lies_outside_of_the_box(value: float, bound: str, backend: str) -> None:
+    x = np.array([[0.5, value]], np.float32)
+    with pytest.raises(
+        InputError, match=rf"'layer' reads {value}, by 0\.25 beyond the {bound}= of its rule ZBox"
+    ):
+        lrpfast.propagate(
+            ZBox(-1, 2), Dense(np.ones((3, 2), np.float32)), x, np.ones((1, 3)), backend=backend
+        )

@@ -270,6 +270,8 @@ class ZBox(SharingRule):
     ------
     RuleError
         A bound is not finite, or `low ≥ high` somewhere.
+    InputError
+        When the rule is used: an input lies outside of the box.
     """
 
     low: float | Array

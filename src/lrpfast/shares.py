@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .errors import InputError
 from .graph import Node
 from .linear_map import LinearMap
 from .ops.activation import Clip, Relu
@@ -117,6 +119,27 @@ def dead_below_zero(lowering: Lowering, node: Node) -> bool:
     )
 
 
+def _distance(
+    rule: ZBox, bound: str, node: str, dtype: np.dtype[Any]
+) -> Callable[[Array], tuple[Array, ...]]:
+    """`x − bound` as a function; it refuses inputs outside of the box, for which the rule means nothing."""
+    value = np.asarray(rule.low if bound == "low" else rule.high, dtype)
+    slack = 1e-5 * float(np.max(np.asarray(rule.high) - np.asarray(rule.low)))  # for bounds that were rounded
+
+    def function(x: Array) -> tuple[Array, ...]:
+        distance = x - value
+        beyond = -distance if bound == "low" else distance
+        if beyond.max() > slack:
+            extreme = x.min() if bound == "low" else x.max()
+            raise InputError(
+                f"node {node!r} reads {extreme:g}, by {beyond.max():g} beyond the {bound}= of its rule ZBox; "
+                "give bounds that hold for all inputs"
+            )
+        return (distance,)
+
+    return function
+
+
 class _LinearShare:
     """The steps of one node."""
 
@@ -140,9 +163,9 @@ class _LinearShare:
         assert isinstance(self.rule, ZBox)
         name = f"{self.x}-{bound}({self.node.name})"
         if self.to.once(New(name, self.to.fact(self.x).shape)):
-            value = np.asarray(self.rule.low if bound == "low" else self.rule.high, self.to.dtype)
+            function = _distance(self.rule, bound, self.node.name, self.to.dtype)
             self.to.steps.append(
-                HostCall(self.node.name, f"x - {bound}", lambda x: (x - value,), (self.x,), (Delivery(name),))
+                HostCall(self.node.name, f"x - {bound}", function, (self.x,), (Delivery(name),))
             )
         return name
 
