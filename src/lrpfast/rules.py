@@ -71,6 +71,9 @@ class Rule:
 class SharingRule(Rule):
     """Base class of the rules for linear layers that are lists of shares."""
 
+    def __post_init__(self) -> None:
+        _ = self.stab  # an ε that is none is refused here
+
     def shares(self) -> tuple[Share, ...]:
         """The shares; their scales add up to 1 over the gates that can be open at once."""
         raise NotImplementedError
@@ -120,9 +123,6 @@ class Epsilon(SharingRule):
     epsilon: float | Stabilizer = 1e-6
     bias: bool = True
 
-    def __post_init__(self) -> None:
-        Stabilizer.ensure(self.epsilon)
-
     @property
     def stab(self) -> Stabilizer:
         return Stabilizer.ensure(self.epsilon)
@@ -143,9 +143,6 @@ class Norm(SharingRule):
     """
 
     stabilizer: float | Stabilizer = 1e-6
-
-    def __post_init__(self) -> None:
-        Stabilizer.ensure(self.stabilizer)
 
     def shares(self) -> tuple[Share, ...]:
         return (Share((Term(ALL, ALL),), ALL),)
@@ -170,9 +167,6 @@ class ZPlus(SharingRule):
 
     stabilizer: float | Stabilizer = 1e-6
     bias: bool = True
-
-    def __post_init__(self) -> None:
-        Stabilizer.ensure(self.stabilizer)
 
     def shares(self) -> tuple[Share, ...]:
         return (Share(_PLUS, _bias(POS, self.bias)),)
@@ -203,7 +197,7 @@ class AlphaBeta(SharingRule):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        Stabilizer.ensure(self.stabilizer)
+        super().__post_init__()
         check_nonnegative("alpha", self.alpha, 2.0)
         check_nonnegative("beta", self.beta, 1.0)
         if not abs(self.alpha - self.beta - 1) <= 1e-9:
@@ -238,7 +232,7 @@ class Gamma(SharingRule):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        Stabilizer.ensure(self.stabilizer)
+        super().__post_init__()
         check_nonnegative("gamma", self.gamma, 0.25)
 
     def shares(self) -> tuple[Share, ...]:
@@ -279,7 +273,7 @@ class ZBox(SharingRule):
     stabilizer: float | Stabilizer = 1e-6
 
     def __post_init__(self) -> None:
-        Stabilizer.ensure(self.stabilizer)
+        super().__post_init__()
         for name in ("low", "high"):
             try:
                 value = np.array(getattr(self, name), dtype=np.float64)
@@ -338,9 +332,6 @@ class WSquare(SharingRule):
     stabilizer: float | Stabilizer = 1e-6
     bias: bool = True
 
-    def __post_init__(self) -> None:
-        Stabilizer.ensure(self.stabilizer)
-
     def shares(self) -> tuple[Share, ...]:
         return (Share((Term(ONE, SQUARE),), _bias(SQUARE, self.bias)),)
 
@@ -355,9 +346,6 @@ class Flat(SharingRule):
     """
 
     stabilizer: float | Stabilizer = 1e-6
-
-    def __post_init__(self) -> None:
-        Stabilizer.ensure(self.stabilizer)
 
     def shares(self) -> tuple[Share, ...]:
         return (Share((Term(ONE, ONE),)),)
