@@ -31,6 +31,7 @@ from .network import (
     thread_count,
 )
 from .ops.base import Array, Op
+from .ops.softmax import Softmax
 from .plan import Plan, settle
 from .rules import Rule
 
@@ -314,9 +315,7 @@ def _probabilities(output: Array) -> Array | None:
     """Softmax over the classes, where the output is one vector of at least two values per sample."""
     if output.ndim != 2 or output.shape[1] < 2:
         return None
-    e = np.exp(output - output.max(axis=1, keepdims=True))
-    probabilities: Array = e / e.sum(axis=1, keepdims=True)
-    return probabilities
+    return Softmax().forward(output)
 
 
 def _target(target: Any, output: Array) -> tuple[NDArray[Any], Array]:

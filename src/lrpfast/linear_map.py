@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .backends.numpy_ import part as part_of
 from .graph import Fact
 from .ops.affine import Affine
 from .ops.base import Array, Op
@@ -64,8 +65,7 @@ class LinearMap:
         if part is None or self.bias is None:
             return None
         b = np.square(self.bias) if part.power == 2 else self.bias
-        kind = b.dtype.type
-        b = np.maximum(b, 0) * kind(part.positive) + np.minimum(b, 0) * kind(part.negative)
+        b = part_of(b, (part.positive, part.negative))
         return b if b.any() else None
 
     def per_channel(self, bias: Array | None) -> Array | None:

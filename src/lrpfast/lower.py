@@ -44,8 +44,7 @@ from .rules import (
     Rule,
     SharingRule,
 )
-
-WHOLE = (1.0, 1.0)
+from .shares import WHOLE
 
 
 def lower(

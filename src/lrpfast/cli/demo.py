@@ -95,6 +95,6 @@ def _answers(
     return rows
 
 
-def _caption(truth: str, answer: str, probability: str, score: str) -> str:
+def _caption(truth: str, answer: str, probability: str, _score: str) -> str:
     verdict = "recognised" if truth == answer else f"taken for {answer}"
     return f"{truth}\n{verdict}, {probability}"
