@@ -1,8 +1,11 @@
-"""Inference and explanations side by side: onnxruntime, lrpfast and zennit, at batch 1 in float32.
+"""Inference and explanations side by side: onnxruntime, lrpfast, zennit and captum, in float32.
 
-    python bench/compare.py --networks resnet18 vgg16_bn --threads 1 2 --json result.json
+    python bench/compare.py                                           # the whole table; some twenty minutes
+    python bench/compare.py --networks vgg16 mlp --threads 1 --batch 1
+    python bench/compare.py --json result.json --chart bench.png --update README.md docs/performance.md
+    python bench/compare.py --load result.json --markdown             # reports once more what was measured
 
-Prints, for each network and number of threads, the median time of
+Prints, for each network, batch and number of threads, the median time of
 
 onnxruntime
     inference, the unit that the multiples are of;
@@ -10,11 +13,11 @@ predict
     lrpfast's inference;
 explain
     lrpfast's explanation: inference, relevance and conservation ledger;
-zennit
-    zennit's explanation in torch: inference and relevance.
+zennit, captum
+    their explanations in torch: inference and relevance.
 
-Whatever need be done only once (loading, canonizing, registering rules, planning) is done before. The four
-take turns, so that whatever else the machine does hits all of them. After each turn answers are compared; the
+Whatever need be done only once (loading, canonizing, registering rules, planning) is done before. They take
+turns, so that whatever else the machine does hits all of them. After each turn the answers are compared; the
 exit code is 1 if they differ.
 """
 
@@ -22,227 +25,163 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from subjects import Array, Subject, onnxruntime_predict, prediction_error, subject
-from zennit.attribution import Gradient
-from zennit.composites import COMPOSITES
+from chart import draw
+from contestants import PEERS, Answer, Contest, contest
+from processes import process_rows
+from report import HEADER, Row, line, notes, process_table, table, update
+from subjects import Array, subject
 
-import lrpfast.backends
+from lrpfast.benchmark import machine, prediction_error, take_turns
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from networks import NETWORKS, network
-from peers import COMPOSITE_NAMES, canonizers, prepared_copy, refuse_silent_gradients
+from networks import NETWORKS  # isort: skip (found by subjects)
+from peers import COMPOSITE_NAMES  # isort: skip
 
-MOST_PREDICTION_ERROR = 1e-4
-"""Of the largest output."""
+DEFAULT_NETWORKS = ("vgg16", "resnet50", "mobilenet_v2", "efficientnet_lite0", "mlp")
+DEFAULT_BATCHES = {"mlp": (1, 256)}  # others: (1, 8)
 
-MOST_HEATMAP_ERROR = 1e-2
-"""Relative L2 distance: rounding may decide a tie of a max-pooling, and a tie can move 1e-3 of a heatmap."""
+MOST = {"prediction": 1e-4, "zennit": 1e-2, "captum": 1e-2, "unexplained": 1e-5}
+"""How far answers may be apart.
 
-PAUSE = 0.05
-"""Seconds between turns, in which the threads of the one before, which wait busily for a while, fall asleep."""
-
-
-class Answer(NamedTuple):
-    """What a contestant computes: the network's output, and the heatmap if it explains."""
-
-    output: Array
-    heatmap: Array | None = None
+Predictions from onnxruntime's, as a share of the largest output. Relevance from lrpfast's with the peer's rules,
+by relative L2 distance, the worst sample's: rounding may decide a tie of a max-pooling, and a tie can move 1e-3 of
+a heatmap. Relevance unexplained by the conservation ledger, as a share of what arrived at a node; and what is found
+at the output and the input of the network against what the ledger says, as a share of Σ|R|.
+"""
 
 
-@dataclass(frozen=True)
-class Row:
-    """Measurements of one network and number of threads.
-
-    Attributes
-    ----------
-    seconds : dict of str to list of float
-        For each contestant the time of each of its turns.
-    prediction_error : float
-        The largest between onnxruntime and any other; see `MOST_PREDICTION_ERROR`.
-    heatmap_error : float
-        Between lrpfast and zennit; see `MOST_HEATMAP_ERROR`.
-    """
-
-    network: str
-    threads: int
-    composite: str
-    seconds: dict[str, list[float]]
-    prediction_error: float
-    heatmap_error: float
-
-    def medians(self) -> dict[str, float]:
-        """Median seconds of each contestant."""
-        return {name: statistics.median(seconds) for name, seconds in self.seconds.items()}
-
-
-# --- the contestants ---
-
-
-@contextmanager
-def contestants(name: str, composite: str, threads: int) -> Iterator[dict[str, Callable[[], Answer]]]:
-    """The four of them, ready to be called."""
-    net = subject(name)
-    infer = onnxruntime_predict(net.path, threads)
-    explainer = net.explainer(composite, threads)
-
-    def explain() -> Answer:
-        explanation = explainer(net.x)
-        return Answer(explanation.output, explanation.relevance)
-
-    with zennit_explainer(network(name).module, net, composite, threads) as zennit:
-        yield {
-            "onnxruntime": lambda: Answer(infer(net.x)),
-            "predict": lambda: Answer(net.network.predict(net.x, threads=threads)),
-            "explain": explain,
-            "zennit": zennit,
-        }
-
-
-@contextmanager
-def zennit_explainer(
-    module: torch.nn.Module, net: Subject, composite: str, threads: int
-) -> Iterator[Callable[[], Answer]]:
-    """zennit on a copy of `module`, as tests/peers.py prepares it, with its rules registered."""
-    torch.set_num_threads(threads)
-    prepared, x = prepared_copy(module, torch.float32), torch.from_numpy(net.x)
-    bounds = {"low": net.low, "high": net.high} if composite == "epsilon_gamma_box" else {}
-    box = {name: torch.full_like(x, bound) for name, bound in bounds.items()}
-    rules = COMPOSITES[composite](canonizers=canonizers(prepared), **box)
-
-    def top_logit(output: torch.Tensor) -> torch.Tensor:
-        return output.detach() * torch.nn.functional.one_hot(output.argmax(1), output.shape[1])
-
-    with Gradient(prepared, rules, top_logit) as attributor:
-        refuse_silent_gradients(prepared)
-
-        def explain() -> Answer:
-            output, relevance = attributor(x)
-            return Answer(output.detach().numpy(), relevance.numpy())
-
-        yield explain
-
-
-# --- measuring ---
-
-
-def measure(name: str, composite: str, threads: int, repeats: int) -> Row:
+def measure(name: str, batch: int, threads: int, options: argparse.Namespace) -> Row:
     """Let the contestants take turns, and check what they answer."""
-    with contestants(name, composite, threads) as calls:
-        seconds: dict[str, list[float]] = {contestant: [] for contestant in calls}
-        errors = []
-        for _ in range(repeats):
-            answers = {}
-            for contestant, call in calls.items():
-                time.sleep(PAUSE)
-                call()  # brings the network into the caches, and the threads to work
-                start = time.perf_counter()
-                answers[contestant] = call()
-                seconds[contestant].append(time.perf_counter() - start)
-            errors.append(check(f"{name}, threads={threads}, {composite}", answers))
-    prediction_errors, heatmap_errors = zip(*errors, strict=True)
-    return Row(name, threads, composite, seconds, max(prediction_errors), max(heatmap_errors))
+    title = f"{name}, batch {batch}, {threads} threads, {options.composite}"
+    worst = dict.fromkeys(MOST, 0.0)
+    with contest(subject(name), batch, threads, options.composite) as field:
+
+        def check(answers: dict[str, Answer]) -> None:
+            for kind, error in errors(field, answers):
+                worst[kind] = max(worst[kind], error)
+                if not error <= MOST[kind]:
+                    sys.exit(f"{title}: {kind} differs by {error:.1e}; at most {MOST[kind]:.0e} is expected")
+
+        turns = {peer: options.peer_repeats if peer in PEERS else options.repeats for peer in field.calls}
+        seconds = take_turns(field.calls, turns, check)
+        return Row(name, batch, threads, options.composite, seconds, worst, field.absent)
 
 
-def check(title: str, answers: dict[str, Answer]) -> tuple[float, float]:
-    """How far predictions and heatmaps are apart; ends the program if that is too far."""
-    expected = answers["onnxruntime"].output
-    prediction = max(prediction_error(answer.output, expected) for answer in answers.values())
-    ours, theirs = answers["explain"].heatmap, answers["zennit"].heatmap
-    assert ours is not None and theirs is not None
-    heatmap = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-    if not (prediction <= MOST_PREDICTION_ERROR and heatmap <= MOST_HEATMAP_ERROR):
-        sys.exit(
-            f"{title}: the answers differ: predictions by {prediction:.1e} (at most {MOST_PREDICTION_ERROR:.0e} "
-            f"of the largest output is expected), heatmaps by {heatmap:.1e} (at most {MOST_HEATMAP_ERROR:.0e})"
-        )
-    return prediction, heatmap
+def errors(field: Contest, answers: dict[str, Answer]) -> Iterator[tuple[str, float]]:
+    """How far the answers are apart; see `MOST`."""
+    reference = answers["onnxruntime"].output
+    for answer in answers.values():
+        yield "prediction", prediction_error(answer.output, reference)
+    ours = answers["explain"]
+    for peer in PEERS:
+        if peer in answers:
+            yield peer, distance(answers[peer].relevance, field.expected.get(peer, ours.relevance))
+    assert ours.conservation is not None
+    yield "unexplained", ours.conservation.worst
+    for found, claimed in (
+        (ours.output.max(axis=1), ours.conservation[0].r_in),
+        (ours.relevance, ours.conservation[-1].r_out),
+    ):
+        size = np.abs(found).sum(dtype=np.float64)
+        yield "unexplained", abs(float(found.sum(dtype=np.float64)) - claimed) / size
 
 
-# --- reporting ---
+def distance(a: Array | None, b: Array | None) -> float:
+    """Relative L2 distance, the worst sample's."""
+    assert a is not None and b is not None
+    ours, theirs = (array.reshape(len(array), -1).astype(np.float64) for array in (a, b))
+    return float((np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)).max())
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on, besides the code."""
-    packages = ("numpy", "onnxruntime", "torch", "zennit")
-    return {
-        "system": platform.platform(),
-        "cpu": cpu_name(),
-        "cpus": lrpfast.backends.get_num_threads(),
-        "python": platform.python_version(),
-        "lrpfast": lrpfast.__version__,
-        "backend": lrpfast.backends.describe(lrpfast.backends.get()),
-        **{package: version(package) for package in packages},
-    }
-
-
-def cpu_name() -> str:
-    """The processor's name where Linux gives one, else its architecture."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-HEADER = (
-    f"{'network':18} {'threads':>7} {'onnxruntime':>12} {'predict':>18} {'explain':>18} {'zennit':>18}  "
-    "predictions  heatmaps differ by"
-)
-
-
-def line(row: Row) -> str:
-    """One line of the table: milliseconds, and how many times onnxruntime's they are."""
-    medians = row.medians()
-    unit = medians.pop("onnxruntime")
-    cells = [f"{seconds * 1e3:8.1f} ms {seconds / unit:5.2f} ×" for seconds in medians.values()]
-    return (
-        f"{row.network:18} {row.threads:7} {unit * 1e3:9.1f} ms {' '.join(cells)}  "
-        f"{row.prediction_error:11.0e}  {row.heatmap_error:8.0e}"
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    add = made.add_argument
+    known = f"of {', '.join(NETWORKS)}"
+    default = f"default: {' '.join(DEFAULT_NETWORKS)}"
+    add("--networks", nargs="+", choices=NETWORKS, metavar="NAME", default=DEFAULT_NETWORKS,
+        help=f"{known} ({default})")  # fmt: skip
+    add("--batch", nargs="+", type=positive, metavar="N", help="default: 1 8; for mlp 1 256")
+    add("--threads", nargs="+", type=positive, metavar="N", default=[1, 2], help="default: 1 2")
+    add("--composite", choices=COMPOSITE_NAMES, metavar="NAME", default="epsilon_plus",
+        help=f"of {', '.join(COMPOSITE_NAMES)} (default: %(default)s)")  # fmt: skip
+    add(
+        "--repeats",
+        type=positive,
+        metavar="N",
+        default=7,
+        help="turns of onnxruntime and lrpfast (default: 7)",
+    )
+    add(
+        "--peer-repeats",
+        type=positive,
+        metavar="N",
+        default=3,
+        help="turns of zennit and captum (default: 3)",
+    )
+    add("--processes", action="store_true", help="also start whole processes: their time and peak memory")
+    add("--load", type=Path, metavar="JSON", help="report what an earlier run wrote instead of measuring")
+    add("--json", type=Path, metavar="OUT", help="write all times to this file")
+    add("--chart", type=Path, metavar="OUT", help="draw a chart: .png, .svg or .pdf")
+    add("--markdown", action="store_true", help="print the tables as they stand in documents")
+    add("--update", nargs="+", type=Path, metavar="FILE", default=[], help="put the tables into documents")
+    return made
+
+
+def positive(text: str) -> int:
+    """A number of threads, samples or turns."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure, printing each line of the table as soon as it is there."""
+    setting = machine("onnxruntime", "torch", "zennit", "captum")
+    turns = {"repeats": options.repeats, "peer_repeats": options.peer_repeats}
+    print(f"{options.composite}; {', '.join(f'{key} {value}' for key, value in setting.items())}\n\n{HEADER}")
+    rows: list[Row] = []
+    for name in options.networks:
+        for batch in options.batch or DEFAULT_BATCHES.get(name, (1, 8)):
+            for threads in options.threads:
+                rows.append(measure(name, batch, threads, options))
+                print(line(rows[-1]), flush=True)
+    processes = (
+        process_rows(options.networks, options.composite, options.repeats) if options.processes else []
+    )
+    return {"machine": setting, "composite": options.composite, **turns,
+            "rows": [{**asdict(row), "medians": row.medians} for row in rows], "processes": processes}  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--networks",
-        nargs="+",
-        choices=NETWORKS,
-        metavar="NAME",
-        default=["resnet18", "resnet50", "mobilenet_v2", "vgg16_bn"],
-        help=f"of {', '.join(NETWORKS)} (default: %(default)s)",
-    )
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="default: %(default)s")
-    parser.add_argument("--composite", choices=COMPOSITE_NAMES, default="epsilon_plus")
-    parser.add_argument("--repeats", type=int, default=7, help="turns of each (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all times to this file")
-    options = parser.parse_args()
-    if min(options.threads) < 1 or options.repeats < 1:
-        parser.error("--threads and --repeats are to be at least 1")
-    if options.json and not options.json.parent.is_dir():
-        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
-
-    setting = machine()
-    print(f"{options.composite}; {', '.join(f'{key} {value}' for key, value in setting.items())}\n{HEADER}")
-    rows = []
-    for name in options.networks:
-        for threads in options.threads:
-            rows.append(measure(name, options.composite, threads, options.repeats))
-            print(line(rows[-1]), flush=True)
+    arguments = parser()
+    options = arguments.parse_args()
+    for out in (options.json, options.chart):
+        if out is not None and not out.parent.is_dir():
+            arguments.error(f"{out}: there is no folder {out.parent}")
+    result = json.loads(options.load.read_text()) if options.load else run(options)
+    rows = [Row.of(row) for row in result["rows"]]
+    if options.load:
+        print("\n".join([HEADER, *map(line, rows)]))
+    print("", *notes(result, rows), *process_table(result["processes"]), sep="\n")
     if options.json:
-        content = {"machine": setting, "rows": [{**asdict(row), "medians": row.medians()} for row in rows]}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.chart:
+        draw(result, rows, options.chart)
+    blocks = {"bench": table(result, rows)}
+    if result["processes"]:
+        blocks["bench-processes"] = process_table(result["processes"])
+    if options.markdown:
+        print("", *(line for block in blocks.values() for line in block), sep="\n")
+    for path in options.update:
+        update(path, blocks)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks run: a network, one picture for it, and onnxruntime to measure against."""
+"""What the benchmarks run: networks, inputs for them, and onnxruntime to measure against."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import lrpfast
 from lrpfast import demo
+from lrpfast.benchmark import onnxruntime_predictor
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from networks import HIGH, LOW, network, photograph
+from networks import HIGH, LOW, network
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network and an input of batch 1.
+    """A network, and where its inputs come from.
 
     Attributes
     ----------
+    name : str
     path : Path
         The ONNX file.
     network : lrpfast.Network
         The same, loaded.
-    x : array of float32, (1, c, h, w)
+    pictures : callable
+        Makes a batch of so many different inputs.
     low, high : float
-        The range that the values of `x` come from.
+        The range of their values.
     """
 
+    name: str
     path: Path
     network: lrpfast.Network
-    x: Array
+    pictures: Callable[[int], Array]
     low: float
     high: float
 
@@ -50,32 +53,20 @@ class Subject:
 
 @cache
 def subject(name: str) -> Subject:
-    """One of `NETWORKS` of tests/networks.py with a photograph, or "demo" with a picture of its own."""
+    """One of `NETWORKS` of tests/networks.py with photographs, or "demo" with pictures of its own."""
     if name == "demo":
-        images, _ = demo.samples()
-        return Subject(demo.MODEL, lrpfast.load(demo.MODEL), demo.prepare(images[:1]), 0.0, 1.0)
-    path = network(name).path
-    return Subject(path, lrpfast.load(path), photograph("coffee"), LOW, HIGH)
+        return Subject(name, demo.MODEL, lrpfast.load(demo.MODEL), demo_pictures, 0.0, 1.0)
+    net = network(name)
+    return Subject(name, net.path, lrpfast.load(net.path), net.pictures, LOW, HIGH)
+
+
+def demo_pictures(n: int) -> Array:
+    """The samples of the demo, as often as need be."""
+    images, _ = demo.samples()
+    return np.resize(demo.prepare(images), (n, 1, 28, 28))
 
 
 @cache
 def onnxruntime_predict(path: Path, threads: int) -> Callable[[Array], Array]:
     """onnxruntime's inference on the CPU as a function of the input."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def predict(x: Array) -> Array:
-        output: Array = session.run(None, {name: x})[0]
-        return output
-
-    return predict
-
-
-def prediction_error(output: NDArray[Any], expected: NDArray[Any]) -> float:
-    """The largest difference as a share of the largest output."""
-    return float(np.abs(output - expected).max() / np.abs(expected).max())
+    return onnxruntime_predictor(path, threads)

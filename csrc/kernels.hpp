@@ -9,6 +9,9 @@ namespace lrpfast {
 
 using Size = std::ptrdiff_t;
 
+/// The lanes of blocked arrays: as many channels of one place lie together.
+constexpr Size kLanesOfBlock = 16;
+
 struct Triple {
     Size at[3];
     Size operator[](int axis) const { return at[axis]; }
@@ -27,13 +30,35 @@ struct Windows {
     Triple x, z, kernel, strides, pads, dilations;
 };
 
-/// out (+)= part(times) ⊙ (A · part(src) + bias); `bias` and `times` may be null.
+/// scale · [gate] · r over the stabilised result; `r` is null for none.
+template <class T>
+struct Quotient {
+    const T *r, *gate_z, *bias;
+    double* ledger;  // 4 numbers a sample
+    T epsilon, scale;
+    int gate;
+    bool clip;
+};
+
+/// out = f(part(times) ⊙ (result + bias) + plus), f nothing, a clamp or a quotient; pointers may be null.
+template <class T>
+struct Ending {
+    T* out;
+    const T *bias, *times, *plus;
+    Part<T> times_part;
+    Quotient<T> quotient;
+    double* sums;  // 2 numbers a sample
+    T slope, low, high;
+    bool clamps;
+    Size channels;  // as many values have the biases
+};
+
+/// The result of a linear operator: A · part(src), A made of part(w).
 template <class T>
 struct Linear {
-    const T *src, *w, *bias, *times;
-    T* out;
-    Part<T> src_part, w_part, times_part;
-    bool accumulate;
+    const T *src, *w;
+    Part<T> src_part, w_part;
+    Ending<T> end;
 };
 
 template <class T>
@@ -45,18 +70,20 @@ template <class T>
 struct Conv : Linear<T> {
     Windows windows;
     Size n, m, c, groups;  // x has c channels, z has m
+    Size src_lanes, out_lanes;
+    bool exact;  // sums of zeros have to be zero: no form that makes them out of rounded differences
 };
 
 template <class T>
 struct Depthwise : Linear<T> {
     Windows windows;
-    Size n, c;
+    Size n, c;  // in blocks of kLanesOfBlock
 };
 
 template <class T>
 struct SumPool : Linear<T> {
     Windows windows;
-    Size n, c;
+    Size n, blocks;  // of kLanesOfBlock channels
 };
 
 template <class T>
@@ -65,44 +92,41 @@ struct MaxPool {
     T* out;
     std::int32_t* winners;
     Windows windows;
-    Size n, c;
+    Size n, blocks;  // of kLanesOfBlock channels
 };
 
 template <class T>
 struct MaxPoolVjp {
     const T* src;
     const std::int32_t* winners;
-    T* out;
-    Size planes, z_size, x_size;
-    bool accumulate;
+    Ending<T> end;
+    Windows windows;
+    Size n, blocks;  // of kLanesOfBlock channels
 };
 
+/// Arrays (n, blocks, inner, lanes); w has end.channels values, and is null for Collect.
 template <class T>
-struct Clamp {
-    const T* src;
-    T slope, low, high;
-    T* out;
-    Size size;
+struct Elementwise : Linear<T> {
+    Size n, blocks, inner, lanes;
 };
-
 template <class T>
-struct Collect {
-    const T *src, *times;
-    T* out;
-    Part<T> src_part, times_part;
-    Size size;
-    bool accumulate;
-};
+struct Affine : Elementwise<T> {};
+template <class T>
+struct Collect : Elementwise<T> {};
 
 template <class T>
 struct Divide {
-    const T *z, *r, *gate_z, *bias;
-    T* out;
-    double* ledger;
-    Size z_samples, n, m, inner;
-    T scale, epsilon;
-    int gate;
-    bool clip, norm_scale;
+    const T* z;
+    Ending<T> end;
+    Size z_samples, norm_size;
+    Size n, blocks, inner, lanes;
+};
+
+template <class T>
+struct Reorder {
+    const T* src;
+    Ending<T> end;
+    Size n, channels, inner, src_lanes, out_lanes;
 };
 
 template <class T>

@@ -1,14 +1,20 @@
 // Vectors of whatever width the target has, on the compilers' vector extensions.
 // Included once for each target, inside of its namespace and target region (see targets.cpp).
 
-#if LRPFAST_VECTOR_BYTES == 64
-constexpr int kTileRows = 8;  // of the convolution's register tile: 24 sums in 32 registers
-#elif defined(__aarch64__)
-constexpr int kTileRows = 8;
+// Of a register tile, in places and vectors of channels: as many sums as the registers hold.
+constexpr int kTilePlaces = 6;
+#if LRPFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
+constexpr int kTileVectors = 4;  // 24 sums in 32 registers
 #else
-constexpr int kTileRows = 4;  // 12 sums in 16 registers
+constexpr int kTileVectors = 2;  // 12 sums in 16 registers
 #endif
 
+// Arrays of vectors stay in registers only if every loop over them is unrolled.
+#if defined(__clang__)
+#define LRPFAST_UNROLL _Pragma("unroll")
+#else
+#define LRPFAST_UNROLL _Pragma("GCC unroll 36")
+#endif
 #define LRPFAST_INLINE inline __attribute__((always_inline))
 #define LRPFAST_INLINE_LAMBDA __attribute__((always_inline))
 
@@ -172,6 +178,17 @@ LRPFAST_INLINE Wide<T> widen(Vec<T> v) {
     return wide;
 }
 
+template <class T>
+LRPFAST_INLINE Vec<T> narrow(const Wide<T>& v) {
+    typedef T Narrow __attribute__((vector_size(LRPFAST_VECTOR_BYTES / kParts<T>)));
+    Vec<T> all;
+    for (int p = 0; p < kParts<T>; ++p) {
+        const Narrow part = __builtin_convertvector(v.part[p], Narrow);
+        __builtin_memcpy(reinterpret_cast<char*>(&all) + static_cast<std::size_t>(p) * sizeof part, &part, sizeof part);
+    }
+    return all;
+}
+
 /// The sum of the lanes, by halves.
 template <class T, int BYTES = LRPFAST_VECTOR_BYTES>
 struct LaneSum {
@@ -205,12 +222,6 @@ LRPFAST_INLINE double lane_sum(const Wide<T>& v) {
 constexpr Size at_most(Size a, Size b) { return a < b ? a : b; }
 constexpr Size at_least(Size a, Size b) { return a > b ? a : b; }
 constexpr Size blocks_of(Size size, Size block) { return (size + block - 1) / block; }
-
-/// pointer + count, where there is an array.
-template <class T>
-LRPFAST_INLINE const T* ahead(const T* pointer, Size count) {
-    return pointer == nullptr ? nullptr : pointer + count;
-}
 
 template <class T>
 T* scratch(Scratch use, Size count) {

@@ -4,7 +4,7 @@
 // The instruction set is switched on by a pragma, after the standard headers: their inline functions
 // are shared by the whole program, and must not be compiled to instructions that a CPU may lack. With
 // GCC it holds up to the end of the file, where the templates are instantiated.
-#include "shifts.hpp"
+#include "reads.hpp"
 #include "threads.hpp"
 
 #if defined(__x86_64__)
@@ -33,13 +33,15 @@ namespace lrpfast {
 namespace LRPFAST_TARGET {
 
 #include "simd.hpp"
-#include "kernels/lines.inl.hpp"
+#include "kernels/ending.inl.hpp"
+#include "kernels/tiles.inl.hpp"
 #include "kernels/gemm.inl.hpp"
+#include "kernels/chunks.inl.hpp"
+#include "kernels/thin.inl.hpp"
+#include "kernels/winograd.inl.hpp"
 #include "kernels/conv.inl.hpp"
 #include "kernels/planes.inl.hpp"
-#include "kernels/maxpool.inl.hpp"
 #include "kernels/elementwise.inl.hpp"
-#include "kernels/divide.inl.hpp"
 
 }  // namespace LRPFAST_TARGET
 

@@ -3,10 +3,10 @@
 >>> net = network("resnet50")
 >>> net.path, net.module, net.input_shape
 
-The torchvision architectures carry seeded weights that behave like trained ones; EfficientNet-Lite0
-has its ImageNet weights. They are exported once per machine into the folder that the environment
-variable LRPFAST_TEST_CACHE names (`.cache/networks` of the repository by default; 1.3 GB for
-all). The file is the only copy of the weights: `Net.module` reads them from it, so that both
+The torchvision architectures and the MLP carry seeded weights that behave like trained ones;
+EfficientNet-Lite0 has its ImageNet weights. They are exported once per machine into the folder that
+the environment variable LRPFAST_TEST_CACHE names (`.cache/networks` of the repository by default;
+1.9 GB for all). The file is the only copy of the weights: `Net.module` reads them from it, so that both
 networks are the same to the last bit. Small networks that need no torch: small_networks.py.
 """
 
@@ -60,6 +60,20 @@ class Net:
     path: Path
     input_shape: tuple[int, ...]
 
+    def pictures(self, n: int) -> NDArray[np.float32]:
+        """`n` different inputs, (n, *input_shape); networks with a flat one get grey pictures of 28 by 28.
+
+        Every further photograph is moved by 8 pixels to the side, and from the 85th on also down.
+        """
+        taken = []
+        for i in range(n):
+            name, steps = PHOTOGRAPHS[i % len(PHOTOGRAPHS)], i // len(PHOTOGRAPHS)
+            picture = np.roll(_photograph(name), (8 * (steps // 28), 8 * (steps % 28)), axis=(2, 3))
+            if len(self.input_shape) == 1:
+                picture = picture.reshape(1, 3, 28, 8, 28, 8).mean(axis=(1, 3, 5)).reshape(1, 784)
+            taken.append(picture)
+        return np.concatenate(taken)
+
     @cached_property
     def module(self) -> torch.nn.Module:
         import onnx
@@ -88,7 +102,7 @@ def network(name: str) -> Net:
         One of `NETWORKS`.
     """
     path = CACHE / f"{name}-{_key()}.onnx"
-    net = Net(name, path, (3, 224, 224))
+    net = Net(name, path, SHAPES.get(name, (3, 224, 224)))
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         for outdated in CACHE.glob(f"{name}-*.onnx"):
@@ -97,7 +111,7 @@ def network(name: str) -> Net:
             draft = Path(folder) / path.name
             module = NETWORKS[name](True).eval()
             export(module, draft, net.input_shape)
-            _check_export(module, draft)
+            _check_export(module, draft, net.pictures(2))
             draft.replace(path)
     return net
 
@@ -125,6 +139,9 @@ def photograph(name: str) -> NDArray[np.float32]:
     picture = crop(Image.open(photograph_path(name)).convert("RGB"))
     pixels = np.asarray(picture, np.float32).transpose(2, 0, 1)[np.newaxis]
     return np.ascontiguousarray((pixels - 127) / 128)
+
+
+_photograph = cache(photograph)
 
 
 def crop(picture: Image.Image, shorter: int = 256, size: int = 224) -> Image.Image:
@@ -161,12 +178,11 @@ def export(module: torch.nn.Module, path: Path, input_shape: tuple[int, ...]) ->
         )
 
 
-def _check_export(module: torch.nn.Module, path: Path) -> None:
+def _check_export(module: torch.nn.Module, path: Path, x: NDArray[np.float32]) -> None:
     """Raise unless onnxruntime computes from the file what torch computes from the module."""
     import torch
     from small_networks import onnxruntime_forward
 
-    x = np.concatenate([photograph(name) for name in PHOTOGRAPHS[:2]])
     with torch.no_grad():
         expected = module(torch.from_numpy(x)).numpy()
     difference = np.abs(onnxruntime_forward(str(path), x) - expected).max() / np.abs(expected).max()
@@ -250,8 +266,22 @@ def _efficientnet_lite0(weights: bool) -> torch.nn.Module:
     return module
 
 
+def _mlp(weights: bool) -> torch.nn.Module:
+    import torch
+    from torch.nn import Linear, ReLU
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(Linear(784, 512), ReLU(), Linear(512, 512), ReLU(), Linear(512, 10))
+        if weights:
+            _fill(module, 1.0)
+    return module
+
+
 NETWORKS: dict[str, Callable[[bool], torch.nn.Module]] = {
+    "mlp": _mlp,
     "vgg11": _torchvision("vgg11"),
+    "vgg16": _torchvision("vgg16"),
     "vgg16_bn": _torchvision("vgg16_bn"),
     "resnet18": _torchvision("resnet18"),
     "resnet50": _torchvision("resnet50"),
@@ -259,3 +289,6 @@ NETWORKS: dict[str, Callable[[bool], torch.nn.Module]] = {
     "efficientnet_lite0": _efficientnet_lite0,
 }
 """What `network` knows."""
+
+SHAPES = {"mlp": (784,)}
+"""Shapes of one sample, where it is not (3, 224, 224)."""

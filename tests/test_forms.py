@@ -59,7 +59,8 @@ from lrpfast.composites import assign
 from lrpfast.lower import lower
 from lrpfast.network import Network
 from lrpfast.ops import Add, Affine, Clip
-from lrpfast.plan import KernelCall, Plan
+from lrpfast.plan import Plan
+from lrpfast.steps import KernelCall
 
 
 def network_of(case: Case, before: Any = None, after: Any = None) -> Network:
@@ -82,16 +83,13 @@ def forms(plan: Plan) -> str:
 
 def products(plan: Plan, case: Case) -> tuple[int, int]:
     """Products with the layer's matrix and with its transpose, beyond the layer's own forward pass."""
-    (own,) = (step for step in plan.forward if step.node == "layer")
+    own = next(s for s in plan.forward if s.node == "layer" and isinstance(s, KernelCall) and "w" in s.arguments)
     transposed = {"forward": "vjp", "vjp": "forward"}
-    assert isinstance(own, KernelCall)
     kind, direction = own.kernel.rsplit("_", 1)
     counts = {"forward": 0, "vjp": 0}
     for step in plan.vjp:
-        if step.node == "layer" and isinstance(step, KernelCall) and "w" in step.arguments:
-            kernel, way = step.kernel.rsplit("_", 1)
-            # Gamma scales the output as a 1x1 depthwise layer: no product with the layer's matrix.
-            counts[way] += kernel == kind and step.arguments["w"].shape == own.arguments["w"].shape
+        if step.node == "layer" and isinstance(step, KernelCall) and step.kernel.startswith(f"{kind}_"):
+            counts[step.kernel.removeprefix(f"{kind}_")] += 1
     return counts[direction], counts[transposed[direction]]
 
 

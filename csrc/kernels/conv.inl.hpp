@@ -1,239 +1,199 @@
-// Convolutions: products of a weight matrix with shifted reads of a strip (see shifts.hpp).
+// Convolutions and their transposes: panels of weights times places of the source.
 //
-// A task computes a block of channels × positions. For one block of the products' axis after the other
-// it copies what it needs of the input into a strip, and of the weights into a panel, both small
-// enough for the caches; then register tiles of kTileRows channels × kTileVectors vectors of
-// positions run over them. Lanes are positions, so no output's sum depends on its neighbours.
+// A task has some panels of output channels and a range of places. It packs the panels' weights, so that they
+// stay in the cache, and goes through the places in chunks that stay there too.
 
-constexpr int kTileVectors = 3;
-constexpr Size kDepth = 256;             // products that are added up before they join the rest
-constexpr Size kRowPitch = kDepth + 16;  // of weights that are kept row by row; not a power of two
-constexpr Size kBlockRows = 128;         // channels of a task, at most
-constexpr Size kBlockBytes = 1920;       // of positions of one channel in a task, at most
+constexpr Size kPanelBytes = 192 << 10;  // of the weights that a task packs, if there are several panels
+constexpr Size kRangeChunks = 8;         // packing pays if a task has at least as many chunks
 
-/// The weights as a matrix: element (row, source, tap) is w[row · row_step + source · source_step + tap].
+/// One of the sums of a convolution (see reads.hpp).
 template <class T>
-struct WeightMatrix {
-    const T* w;
-    Size rows, sources, taps, row_step, source_step;
-};
-
-/// c (+)= a · b for ROWS × VECTORS; b's line for product k begins at strip + offsets[k].
-template <class T, int ROWS, int VECTORS, bool ByProduct>
-void multiply_tile(const T* a, const T* strip, const Size* offsets, Size depth, T* c, Size c_pitch,
-                   bool first) {
-    Vec<T> tile[ROWS][VECTORS] = {};
-    for (Size k = 0; k < depth; ++k) {
-        const T* line = strip + offsets[k];
-        Vec<T> b[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) b[v] = load(line + v * kLanes<T>);
-        for (int r = 0; r < ROWS; ++r) {
-            const Vec<T> weight = splat(ByProduct ? a[k * kTileRows + r] : a[r * kRowPitch + k]);
-            for (int v = 0; v < VECTORS; ++v) tile[r][v] = multiply_add(weight, b[v], tile[r][v]);
-        }
-    }
-    for (int r = 0; r < ROWS; ++r)
-        for (int v = 0; v < VECTORS; ++v) {
-            T* to = c + r * c_pitch + v * kLanes<T>;
-            store(to, first ? tile[r][v] : load(to) + tile[r][v]);
-        }
-}
-
-template <class T>
-using TileFunction = void (*)(const T*, const T*, const Size*, Size, T*, Size, bool);
-
-template <class T, int ROWS, bool ByProduct>
-TileFunction<T> tile_of_width(Size vectors) {
-    if (vectors >= 3) return multiply_tile<T, ROWS, 3, ByProduct>;
-    if (vectors == 2) return multiply_tile<T, ROWS, 2, ByProduct>;
-    return multiply_tile<T, ROWS, 1, ByProduct>;
-}
-
-template <class T>
-TileFunction<T> tile_for(Size rows, Size vectors, bool by_product) {
-    if (rows <= kTileRows / 2)
-        return by_product ? tile_of_width<T, kTileRows / 2, true>(vectors)
-                          : tile_of_width<T, kTileRows / 2, false>(vectors);
-    return by_product ? tile_of_width<T, kTileRows, true>(vectors)
-                      : tile_of_width<T, kTileRows, false>(vectors);
-}
-
-template <class T>
-struct ShiftedProduct {
+struct Product {
     const Linear<T>& args;
-    const Shifts& shifts;
-    WeightMatrix<T> weights;  // of the first group
-    Size samples, groups, extent;
-    Size block_depth, block_rows, block_positions;
-    bool by_product;  // the panel's order: row by row, or product by product
+    const Reads& reads;
+    WeightMatrix<T> matrix;
+    Size samples, src_lanes, place_step;
+    Finisher<T> finisher;
 
-    ShiftedProduct(const Linear<T>& linear, const Shifts& sum, const WeightMatrix<T>& matrix, Size n,
-                   Size group_count)
+    Size out_blocks, panels, panels_of_task, chunks, ranges;
+
+    /// `step` numbers lie from one place to the next.
+    Product(const Linear<T>& linear, const Reads& sum, const WeightMatrix<T>& weights, Size n, Size lanes,
+            Size step)
         : args(linear),
-          shifts(sum),
-          weights(matrix),
+          reads(sum),
+          matrix(weights),
           samples(n),
-          groups(group_count),
-          extent(sum.extent(n)),
-          by_product(matrix.row_step == 1) {
-        const Size taps = at_least(1, shifts.tap_count());
-        block_depth = taps <= kDepth ? kDepth / taps * taps : kDepth;
-        const Size tile = kTileVectors * kLanes<T>;
-        const Size positions = kBlockBytes / static_cast<Size>(sizeof(T)) / tile * tile;
-        block_positions = blocks_of(blocks_of(extent, blocks_of(extent, positions)), tile) * tile;
-        block_rows = at_most(kBlockRows, blocks_of(weights.rows, kTileRows) * kTileRows);
+          src_lanes(lanes),
+          place_step(step),
+          finisher(linear.end) {
+        out_blocks = blocks_of(matrix.all_outs(), kLanesOfBlock);
+        panels = blocks_of(out_blocks * kLanesOfBlock, kPanel<T>);  // the last may have no outputs but padding
+        chunks = blocks_of(reads.count(), kChunkPlaces);
+        const Size bytes = matrix.sources * reads.taps() * kPanel<T> * static_cast<Size>(sizeof(T));
+        panels_of_task = at_most(panels, at_least(1, kPanelBytes / at_least(1, bytes)));
         // Give each thread something to do; the results do not depend on it.
-        const Size wanted = usable_threads() > 1 ? 2 * usable_threads() : 1;
-        while (block_rows > 2 * kTileRows && tasks() < wanted)
-            block_rows = blocks_of(block_rows / 2, kTileRows) * kTileRows;
+        ranges = 1;
+        const Size wanted = usable_threads() > 1 ? 3 * usable_threads() : 1;
+        while (panels_of_task > 1 && tasks() < wanted) panels_of_task = blocks_of(panels_of_task, 2);
+        while (tasks() < wanted && all_chunks() >= 2 * ranges * kRangeChunks) ranges *= 2;
     }
 
-    Size row_blocks() const { return blocks_of(weights.rows, block_rows); }
-    Size tasks() const { return groups * row_blocks() * blocks_of(extent, block_positions); }
+    Size panel_groups() const { return blocks_of(panels, panels_of_task); }
+    Size all_chunks() const { return samples * chunks; }
+    Size tasks() const { return panel_groups() * ranges; }
+    Size slots() const { return panels * chunks; }
+    Size work() const {
+        return samples * reads.count() * matrix.all_outs() * (matrix.sources * reads.taps() + 32);
+    }
 
-    Size work() const { return groups * weights.rows * (weights.sources * shifts.tap_count() + 32) * extent; }
+    /// Taps of the panels, in the order of `reads`.
+    PanelTaps panel_taps() const {
+        Size* index = scratch<Size>(Scratch::places, reads.taps());
+        bool all = reads.taps() == matrix.taps;
+        for (Size tap = 0; tap < reads.taps(); ++tap) {
+            index[tap] = reads.tap_index(tap);
+            all = all && index[tap] == tap;
+        }
+        return {all ? nullptr : index, reads.taps(), false};
+    }
 
-    /// Copy one row's weights of products [k0, k0 + depth).
-    void fill_panel_row(const T* row, Size k0, Size depth, T* to) const {
-        const Size taps = shifts.tap_count();
-        const T* of_source = row + k0 / taps * weights.source_step;
-        if (taps == weights.source_step) {  // all products lie in one line
-            copy_line(args.w_part, row + k0, depth, to);
-        } else if (taps == weights.taps && depth % taps == 0) {  // the taps of each source do
-            for (Size k = 0; k < depth; k += taps, of_source += weights.source_step)
-                copy_line(args.w_part, of_source, taps, to + k);
-        } else {
-            const Shifts::Tap* tap = shifts.taps();
-            Size t = k0 % taps;
-            for (Size k = 0; k < depth; ++k) {
-                to[k] = of_source[tap[t].index];
-                if (++t == taps) t = 0, of_source += weights.source_step;
+    void run(Size task, const SlotSums<T>& sums, Size slot0) const {
+        const Size panel0 = task % panel_groups() * panels_of_task, range = task / panel_groups();
+        const Size panel1 = at_most(panel0 + panels_of_task, panels);
+        const Size first = range * all_chunks() / ranges, last = (range + 1) * all_chunks() / ranges;
+        const Size panel_size = most_sources() * reads.taps() * kPanel<T>;
+        T* weights = scratch<T>(Scratch::weights, (panel1 - panel0) * panel_size);
+        const PanelTaps taps = panel_taps();
+        fill_panels(matrix, panel0, panel1, taps, weights, panel_size);
+        for (Size chunk = first; chunk < last; ++chunk) {
+            const Chunk places(reads, chunk % chunks * kChunkPlaces, kTilePlaces);
+            for (Size panel = panel0; panel < panel1; ++panel) {
+                Totals totals{};
+                run_panel(places, chunk / chunks, panel, weights + (panel - panel0) * panel_size, totals);
+                sums.add(chunk / chunks, slot0 + panel * chunks + chunk % chunks, totals);
             }
-            copy_line<T>(args.w_part, to, depth, to);
         }
     }
 
-    /// Copy the weights of products [k0, k0 + depth) for `rows` rows from `row0` on.
-    void fill_panel(const T* w, Size row0, Size rows, Size k0, Size depth, T* panel) const {
-        const Size padded = blocks_of(rows, kTileRows) * kTileRows;
-        if (by_product) {
-            for (Size k = 0; k < depth; ++k)
-                for (Size row = 0; row < rows; row += kTileRows)
-                    copy_tile_column(w + (k0 + k) * weights.source_step + row0 + row, rows - row,
-                                     panel + row * depth + k * kTileRows);
-            return;
-        }
-        for (Size row = 0; row < rows; ++row)
-            fill_panel_row(w + (row0 + row) * weights.row_step, k0, depth, panel + row * kRowPitch);
-        for (Size row = rows; row < padded; ++row) fill_line(T(0), depth, panel + row * kRowPitch);
+    /// Sources of any panel, at most.
+    Size most_sources() const {
+        if (matrix.groups == 1) return matrix.sources;
+        const Size spanned = at_most(matrix.groups, blocks_of(kPanel<T>, matrix.outs) + 1);
+        return spanned * matrix.sources;
     }
 
-    /// Copy the weights of one product for the rows of a tile, zero beyond the last row.
-    void copy_tile_column(const T* from, Size rows, T* to) const {
-        typedef T Column __attribute__((vector_size(kTileRows * sizeof(T))));
-        Column column{};
-        if (rows >= kTileRows)
-            __builtin_memcpy(&column, from, sizeof column);
-        else
-            for (int i = 0; i < rows; ++i) column[i] = from[i];
-        column = part_of(column, args.w_part);
-        __builtin_memcpy(to, &column, sizeof column);
-    }
-
-    /// Copy the inputs of products [k0, k0 + depth) for `count` positions from `first` on.
-    void fill_strips(Size source0, Size k0, Size depth, Size first, Size count, T* strip, Size pitch,
-                     Size* offsets) const {
-        const Size taps = shifts.tap_count(), in_size = shifts.in_size();
-        const Size channel0 = k0 / taps, channels = (k0 + depth - 1) / taps + 1 - channel0;
-        for (Size channel = 0; channel < channels; ++channel) {
-            const T* plane = args.src + (source0 + channel0 + channel) * in_size;
-            const Source<T> source{plane,         samples, groups * weights.sources * in_size,
-                                   args.src_part, nullptr, {1, 1}};
-            fill_strip(shifts, source, T(0), first, count + shifts.furthest,
-                       strip + channel * shifts.phases * pitch, pitch);
-        }
-        const Shifts::Tap* tap = shifts.taps();
-        for (Size k = 0; k < depth; ++k) {
-            const Shifts::Tap& at = tap[(k0 + k) % taps];
-            offsets[k] = (((k0 + k) / taps - channel0) * shifts.phases + at.phase) * pitch + at.shift;
-        }
-    }
-
-    void run(Size task) const {
-        const Size row_block = task % row_blocks();
-        const Size position_block = task / row_blocks() % blocks_of(extent, block_positions);
-        const Size group = task / row_blocks() / blocks_of(extent, block_positions);
-        const Size row0 = row_block * block_rows, rows = at_most(block_rows, weights.rows - row0);
-        const Size first = position_block * block_positions, count = at_most(block_positions, extent - first);
-        const Size taps = shifts.tap_count(), products = weights.sources * taps;
-        const Size whole = blocks_of(count, kLanes<T>) * kLanes<T>,
-                   pitch = whole + shifts.furthest + kLanes<T>;
-        const Size c_pitch = block_positions + kLanes<T>;
-
-        T* sums = scratch<T>(Scratch::result, (block_rows + kTileRows) * c_pitch);
-        if (products == 0)
-            for (Size i = 0; i < rows * c_pitch; ++i) sums[i] = 0;
-        for (Size k = 0; k < products; k += block_depth) {
-            const Size depth = at_most(block_depth, products - k);
-            Size offsets[kDepth];
-            T* strip = scratch<T>(Scratch::strip, (depth / taps + 2) * shifts.phases * pitch);
-            T* panel = scratch<T>(Scratch::weights, (block_rows + kTileRows) * kRowPitch);
-            const T* w = weights.w + group * group_weights();
-            fill_strips(group * weights.sources, k, depth, first, whole, strip, pitch, offsets);
-            fill_panel(w, row0, rows, k, depth, panel);
-            for (Size q = 0; q < count; q += kTileVectors * kLanes<T>)
-                for (Size row = 0; row < rows; row += kTileRows)
-                    tile_for<T>(rows - row, blocks_of(count - q, kLanes<T>), by_product)(
-                        panel + row * (by_product ? depth : kRowPitch), strip + q, offsets, depth,
-                        sums + row * c_pitch + q, c_pitch, k == 0);
-        }
-        const Ending<T> ending(args);
-        for (Size row = 0; row < rows; ++row) {
-            const Size channel = group * weights.rows + row0 + row;
-            put_results(shifts, ending, samples, groups * weights.rows * shifts.out_size(), first, count,
-                        sums + row * c_pitch, channel * shifts.out_size(), ahead(args.bias, channel));
-        }
-    }
-
-    Size group_weights() const {
-        return at_least(weights.rows * weights.row_step, weights.sources * weights.source_step);
+    /// One panel for the places of one chunk.
+    void run_panel(const Chunk& places, Size sample, Size panel, const T* weights, Totals& totals) const {
+        const Size out0 = panel * kPanel<T>, taps = reads.taps(), in = reads.in.product();
+        const Size outs = at_most(kPanel<T>, out_blocks * kLanesOfBlock - out0);
+        Size begin, end;
+        panel_sources(matrix, out0, begin, end);
+        const Size src_blocks = blocks_of(matrix.sources * matrix.groups, src_lanes);
+        const TileSource<T> source{
+            args.src + (sample * src_blocks + begin / src_lanes) * in * place_step,
+            in * place_step, place_step, begin % src_lanes, taps > 0 ? end - begin : 0, src_lanes, taps,
+            0, args.src_part};
+        T results[kChunkPlaces * kPanel<T>] = {};
+        for (Size i = 0; i < places.count && out0 < matrix.all_outs(); i += places.tile)
+            tile_for<T>(at_most(places.tile, places.count - i), matrix.all_outs() - out0,
+                        args.src_part.is_identity())(
+                source, places.sources + i / places.tile * taps * kTilePlaces, weights, results + i * kPanel<T>);
+        finisher.places({results, kPanel<T>, places.out, places.count, out0, outs, sample, out_blocks,
+                         reads.out.product()},
+                        totals);
     }
 };
 
-/// A convolution of one window is a dense layer in disguise.
+/// out = matrix · part(src), as the sums of `list`; into blocks of kLanesOfBlock channels, or fewer lanes.
 template <class T>
-Gemm<T> as_dense(const Conv<T>& args) {
-    Gemm<T> gemm;
-    static_cast<Linear<T>&>(gemm) = args;
-    gemm.n = args.n;
-    gemm.m = args.m;
-    gemm.k = args.c * args.windows.x.product();
-    return gemm;
+void run_products(const Linear<T>& args, const ReadsList& list, const WeightMatrix<T>& matrix, Size n,
+                  Size src_lanes, Size place_step, Size out_lanes) {
+    Size slots = 0;
+    for (Size i = 0; i < list.size(); ++i)
+        slots += out_lanes < kLanesOfBlock ? blocks_of(list[i].count(), kChunkPlaces)
+                                           : Product<T>(args, list[i], matrix, n, src_lanes, place_step).slots();
+    const SlotSums<T> sums(Finisher<T>(args.end), n, slots);
+    Size slot = 0;
+    for (Size i = 0; i < list.size(); ++i) {
+        if (out_lanes < kLanesOfBlock) {
+            const ThinProduct<T> product(args, list[i], matrix, n, src_lanes, out_lanes);
+            parallel_for(product.tasks(), product.work(), [&](Size task) { product.run(task, sums, slot); });
+            slot += product.chunks;
+        } else {
+            const Product<T> product(args, list[i], matrix, n, src_lanes, place_step);
+            parallel_for(product.tasks(), product.work(), [&](Size task) { product.run(task, sums, slot); });
+            slot += product.slots();
+        }
+    }
+    sums.settle();
 }
 
+/// A first layer has few channels: with the padding written out, the taps of a window's row and all their
+/// channels lie in a line, like the channels of one place.
 template <class T>
-void run_product(const ShiftedProduct<T>& product) {
-    parallel_for(product.tasks(), product.work(), [&](Size task) { product.run(task); });
+void run_by_rows(const Conv<T>& args, const WeightMatrix<T>& matrix) {
+    const Windows& w = args.windows;
+    const Size lanes = args.src_lanes, row = w.kernel[2] * args.c, rows = w.kernel[0] * w.kernel[1];
+    Windows padded{{}, w.z, {{w.kernel[0], w.kernel[1], 1}}, w.strides, {}, {{w.dilations[0], w.dilations[1], 1}}};
+    for (int at = 0; at < 3; ++at)
+        padded.x.at[at] = (w.z[at] - 1) * w.strides[at] + (w.kernel[at] - 1) * w.dilations[at] + 1;
+
+    const Size plane = padded.x.product() * lanes, lines = padded.x[0] * padded.x[1], width = padded.x[2] * lanes;
+    T* copy = scratch<T>(Scratch::inputs, args.n * plane);
+    parallel_for(args.n * lines, args.n * plane, [&](Size line) {
+        const Size sample = line / lines, d = line % lines / padded.x[1] - w.pads[0],
+                   h = line % padded.x[1] - w.pads[1];
+        T* to = copy + line * width;
+        fill_line(T(0), width, to);
+        if (d < 0 || d >= w.x[0] || h < 0 || h >= w.x[1]) return;
+        const Size first = at_most(w.pads[2], padded.x[2]), count = at_most(w.x[2], padded.x[2] - first);
+        copy_line(args.src_part, args.src + ((sample * w.x[0] + d) * w.x[1] + h) * w.x[2] * lanes, count * lanes,
+                  to + first * lanes);
+    });
+
+    // The weights in the order (output, column and channel, row).
+    T* weights = scratch<T>(Scratch::filters, args.m * row * rows);
+    T* to = weights;
+    for (Size m = 0; m < args.m; ++m)
+        for (Size column = 0; column < w.kernel[2]; ++column)
+            for (Size c = 0; c < args.c; ++c)
+                for (Size r = 0; r < rows; ++r)
+                    *to++ = args.w[((m * args.c + c) * rows + r) * w.kernel[2] + column];
+
+    Linear<T> by_rows = args;
+    by_rows.src = copy;
+    by_rows.src_part = {1, 1};
+    run_products<T>(by_rows, ReadsList::forward(padded), {weights, args.m, row, 1, rows, row * rows, rows, matrix.part},
+                    args.n, row, lanes, args.out_lanes);
+}
+
+/// A plane without neighbours is one long row.
+inline Windows flattened(const Windows& windows) {
+    Windows flat = windows;
+    if (is_pointwise(windows)) flat.x = flat.z = Triple{{1, 1, windows.x.product()}};
+    return flat;
 }
 
 template <class T>
 void conv_forward(const Conv<T>& args) {
-    if (args.n == 0) return;
-    if (args.groups == 1 && is_one_window(args.windows)) return gemm_forward(as_dense(args));
-    const Size m = args.m / args.groups, c = args.c / args.groups, taps = args.windows.kernel.product();
-    const ShiftList list = ShiftList::forward(args.windows);
-    run_product(ShiftedProduct<T>(args, list[0], {args.w, m, c, taps, c * taps, taps}, args.n, args.groups));
+    const Windows windows = flattened(args.windows);
+    const Size m = args.m / args.groups, c = args.c / args.groups, taps = windows.kernel.product();
+    const WeightMatrix<T> matrix{args.w, m, c, args.groups, taps, c * taps, taps, args.w_part};
+    if (WinogradProduct<T>::fits(args, args.windows.z, c, m)) return run_winograd(args, matrix, false);
+    if (args.src_lanes < kLanesOfBlock && args.out_lanes == kLanesOfBlock && args.groups == 1 &&
+        windows.kernel[2] > 1 && windows.dilations[2] == 1)
+        return run_by_rows(args, matrix);
+    run_products<T>(args, ReadsList::forward(windows), matrix, args.n, args.src_lanes, args.src_lanes,
+                    args.out_lanes);
 }
 
 template <class T>
 void conv_vjp(const Conv<T>& args) {
-    if (args.n == 0) return;
-    // A dense layer's bias would be one of its inputs, a convolution's one of its channels.
-    const bool same_bias = args.bias == nullptr || args.windows.x.product() == 1;
-    if (same_bias && args.groups == 1 && is_one_window(args.windows)) return gemm_vjp(as_dense(args));
-    const Size m = args.m / args.groups, c = args.c / args.groups, taps = args.windows.kernel.product();
-    const ShiftList list = ShiftList::vjp(args.windows);
-    for (Size i = 0; i < list.size(); ++i)
-        run_product(
-            ShiftedProduct<T>(args, list[i], {args.w, c, m, taps, taps, c * taps}, args.n, args.groups));
+    const Windows windows = flattened(args.windows);
+    const Size m = args.m / args.groups, c = args.c / args.groups, taps = windows.kernel.product();
+    const WeightMatrix<T> matrix{args.w, c, m, args.groups, taps, taps, c * taps, args.w_part};
+    if (WinogradProduct<T>::fits(args, args.windows.x, m, c)) return run_winograd(args, matrix, true);
+    run_products<T>(args, ReadsList::vjp(windows), matrix, args.n, args.src_lanes, args.src_lanes,
+                    args.out_lanes);
 }

@@ -1,78 +1,170 @@
-// Kernels that treat every element alone, and sums over samples.
+// Kernels whose elements do not meet: factors per channel, endings alone, changes of order.
 
-constexpr Size kChunk = 16384;  // elements of a task
+constexpr Size kChunk = 4096;  // elements of a task, whose sums are added up first
 
-/// body(i, lanes) for each vector of [0, size), on several threads.
-template <class T, class Body>
-void parallel_vectors(Size size, const Body& body) {
-    parallel_for(blocks_of(size, kChunk), 16 * size, [&](Size chunk) {
-        const Size first = chunk * kChunk;
-        for_vectors<T>(at_most(kChunk, size - first),
-                       [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA { body(first + i, lanes); });
-    });
+/// An elementwise kernel: value(lanes, element, factors) gives a result; `w`, per channel, may be null.
+template <class T, class Value>
+struct Elements {
+    const Ending<T>& end;
+    const T* w;
+    Part<T> w_part;
+    Size n, blocks, inner, lanes;
+    const Value& value;
+    const T* epsilons;  // of each sample, or null
+
+    bool by_channel() const { return w != nullptr || end.bias != nullptr || end.quotient.bias != nullptr; }
+
+    void run() const {
+        // What is a line: elements that lie together, of one channel, of channels in a row, or of whatever channel.
+        const bool flat = !by_channel();
+        const Size lines = flat || inner == 1 ? 1 : lanes == 1 ? blocks : blocks * inner;
+        const Size length = blocks * inner * lanes / lines;
+        const Size lines_at_once = at_least(1, kChunk / length), chunk = lines > 1 ? length : at_most(kChunk, length);
+        const Size tasks = lines > 1 ? blocks_of(lines, lines_at_once) : blocks_of(length, chunk);
+        const Finisher<T> finisher(end);
+        const SlotSums<T> sums(finisher, n, tasks);
+        parallel_for(n * tasks, n * lines * length * 16, [&](Size task) {
+            const Size sample = task / tasks, slot = task % tasks;
+            Totals totals{};
+            const T epsilon = epsilons != nullptr ? epsilons[sample] : end.quotient.epsilon;
+            if (lines == 1) {
+                const Size first = slot * chunk;
+                put(finisher, sample * length + first, at_most(chunk, length - first), flat ? 0 : first, false,
+                    epsilon, totals);
+            } else {
+                const Size last = at_most(lines, (slot + 1) * lines_at_once);
+                for (Size line = slot * lines_at_once; line < last; ++line)
+                    put(finisher, (sample * lines + line) * length, length, lanes == 1 ? line : line / inner * lanes,
+                        lanes == 1, epsilon, totals);
+            }
+            sums.add(sample, slot, totals);
+        });
+        sums.settle();
+    }
+
+    void put(const Finisher<T>& finisher, Size at, Size count, Size channel, bool same, T epsilon,
+             Totals& totals) const {
+        T* results = scratch<T>(Scratch::result, count);
+        for_vectors<T>(count, [&](Size i, auto lanes_of) LRPFAST_INLINE_LAMBDA {
+            const Vec<T> factors = same ? splat(w == nullptr ? T(0) : w[channel]) : channel_values(w, channel + i, end.channels);
+            lanes_of.put(results + i, value(lanes_of, at + i, part_of(factors, w_part)));
+        });
+        finisher.line(results, count, at, channel, same, epsilon, totals);
+    }
+};
+
+template <class T, class Value>
+void run_elements(const Ending<T>& end, const T* w, Part<T> w_part, Size n, Size blocks, Size inner, Size lanes,
+                  const T* epsilons, const Value& value) {
+    Elements<T, Value>{end, w, w_part, n, blocks, inner, lanes, value, epsilons}.run();
 }
 
 template <class T>
-void clamp_forward(const Clamp<T>& args) {
-    const Vec<T> slope = splat(args.slope), low = splat(args.low), high = splat(args.high);
-    parallel_vectors<T>(args.size, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
-        Vec<T> x = lanes.get(args.src + i);
-        x = x < Vec<T>{} ? x * slope : x;  // each choice leaves a NaN as it is
-        x = x < low ? low : x;
-        lanes.put(args.out + i, x > high ? high : x);
-    });
+void affine(const Affine<T>& args) {
+    run_elements(args.end, args.w, args.w_part, args.n, args.blocks, args.inner, args.lanes, static_cast<T*>(nullptr),
+                 [&](auto lanes, Size at, Vec<T> factors) LRPFAST_INLINE_LAMBDA {
+                     return part_of(lanes.get(args.src + at), args.src_part) * factors;
+                 });
 }
 
 template <class T>
 void collect(const Collect<T>& args) {
-    parallel_vectors<T>(args.size, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
-        Vec<T> x = part_of(lanes.get(args.src + i), args.src_part);
-        if (args.times != nullptr) x = x * part_of(lanes.get(args.times + i), args.times_part);
-        if (args.accumulate) x = lanes.get(args.out + i) + x;
-        lanes.put(args.out + i, x);
-    });
+    run_elements(args.end, static_cast<T*>(nullptr), {1, 1}, args.n, args.blocks, args.inner, args.lanes,
+                 static_cast<T*>(nullptr), [&](auto lanes, Size at, Vec<T>) LRPFAST_INLINE_LAMBDA {
+                     return part_of(lanes.get(args.src + at), args.src_part);
+                 });
 }
 
-constexpr Size kSumChunk = 4096;  // elements whose sums are added up first, whatever the number of threads
-
-/// add(first, count, sums) adds a chunk of one sample's elements to sums[COUNT]; the chunks' sums are
-/// added in order and given to put(sample, sums).
-template <int COUNT, class Add, class Put>
-void sum_chunks(Size samples, Size size, Size chunk, Size work, const Add& add, const Put& put) {
-    const Size chunks = blocks_of(size, chunk);
-    double* sums = scratch<double>(Scratch::offsets, samples * chunks * COUNT);
-    parallel_for(samples * chunks, work, [&](Size task) {
-        const Size sample = task / chunks, first = task % chunks * chunk;
-        double* of_task = sums + task * COUNT;
-        for (int i = 0; i < COUNT; ++i) of_task[i] = 0;
-        add(sample, first, at_most(chunk, size - first), of_task);
-    });
-    for (Size sample = 0; sample < samples; ++sample) {
-        double total[COUNT] = {};
-        for (Size task = sample * chunks; task < (sample + 1) * chunks; ++task)
-            for (int i = 0; i < COUNT; ++i) total[i] += sums[task * COUNT + i];
-        put(sample, total);
+/// Each sample's ε: times the root mean square of its z, if asked for.
+template <class T>
+void fill_epsilons(const Divide<T>& args, T* epsilons) {
+    const Size size = args.blocks * args.inner * args.lanes;
+    for (Size n = 0; n < args.n; ++n) epsilons[n] = args.end.quotient.epsilon;
+    if (args.norm_size == 0) return;
+    for (Size n = 0; n < args.z_samples; ++n) {
+        Wide<T> squares{};
+        for_vectors<T>(size, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
+            const Wide<T> z = widen<T>(lanes.get(args.z + n * size + i));
+            for (int p = 0; p < kParts<T>; ++p) squares.part[p] += z.part[p] * z.part[p];
+        });
+        const double root = __builtin_sqrt(lane_sum<T>(squares) / static_cast<double>(args.norm_size));
+        epsilons[n] *= static_cast<T>(root);
     }
+    if (args.z_samples == 1)
+        for (Size n = 1; n < args.n; ++n) epsilons[n] = epsilons[0];
+}
+
+template <class T>
+void divide(const Divide<T>& args) {
+    T* epsilons = scratch<T>(Scratch::source, args.n);
+    fill_epsilons(args, epsilons);
+    const Size size = args.blocks * args.inner * args.lanes;
+    const bool shared = args.z_samples == 1;
+    run_elements(args.end, static_cast<T*>(nullptr), {1, 1}, args.n, args.blocks, args.inner, args.lanes, epsilons,
+                 [&](auto lanes, Size at, Vec<T>) LRPFAST_INLINE_LAMBDA {
+                     return lanes.get(args.z + (shared ? at % size : at));
+                 });
+}
+
+/// Other lanes for some places: through an array (place, channel).
+template <class T>
+void reorder(const Reorder<T>& args) {
+    constexpr Size kPlaces = 64;
+    const Size src_blocks = blocks_of(args.channels, args.src_lanes), out_blocks = blocks_of(args.channels, args.out_lanes);
+    const Size chunks = blocks_of(args.inner, kPlaces), width = out_blocks * args.out_lanes;
+    const Finisher<T> finisher(args.end);
+    const SlotSums<T> sums(finisher, args.n, chunks);
+    parallel_for(args.n * chunks, args.n * args.inner * args.channels * 16, [&](Size task) {
+        const Size sample = task / chunks, first = task % chunks * kPlaces, count = at_most(kPlaces, args.inner - first);
+        T* between = scratch<T>(Scratch::source, kPlaces * width);
+        if (width > args.channels) fill_line(T(0), count * width, between);
+        for (Size block = 0; block < src_blocks; ++block) {
+            const Size channel = block * args.src_lanes, lanes = at_most(args.src_lanes, args.channels - channel);
+            const T* from = args.src + ((sample * src_blocks + block) * args.inner + first) * args.src_lanes;
+            for (Size place = 0; place < count; ++place)
+                for (Size lane = 0; lane < lanes; ++lane)
+                    between[place * width + channel + lane] = from[place * args.src_lanes + lane];
+        }
+        Totals totals{};
+        T* line = scratch<T>(Scratch::result, kPlaces * args.out_lanes);
+        for (Size block = 0; block < out_blocks; ++block) {
+            for (Size place = 0; place < count; ++place)
+                for (Size lane = 0; lane < args.out_lanes; ++lane)
+                    line[place * args.out_lanes + lane] = between[place * width + block * args.out_lanes + lane];
+            finisher.line(line, count * args.out_lanes,
+                              ((sample * out_blocks + block) * args.inner + first) * args.out_lanes, 0, true, totals);
+        }
+        sums.add(sample, task % chunks, totals);
+    });
+    sums.settle();
 }
 
 template <class T>
 void sums(const Sums<T>& args) {
-    const auto add = [&](Size sample, Size first, Size count, double* sums) {
-        const T* from = args.src + sample * args.size + first;
-        Wide<T> plain{}, absolute{};
-        for_vectors<T>(count, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
-            const Wide<T> x = widen<T>(lanes.get(from + i));
-            for (int p = 0; p < kParts<T>; ++p) {
-                plain.part[p] += x.part[p];
-                absolute.part[p] += x.part[p] < Vec<double>{} ? -x.part[p] : x.part[p];
-            }
-        });
-        sums[0] = lane_sum(plain);
-        sums[1] = lane_sum(absolute);
-    };
-    sum_chunks<2>(args.n, args.size, kSumChunk, 16 * args.n * args.size, add,
-                  [&](Size sample, const double* total) {
-                      args.out[2 * sample] = total[0];
-                      args.out[2 * sample + 1] = total[1];
-                  });
+    typedef Mode<false, false, Last::nothing, true> Only;
+    constexpr Size kSumPiece = kNarrowSums * kLanes<T>;
+    Ending<T> end{};
+    end.sums = args.out;
+    const Finisher<T> finisher(end);
+    const Size chunks = blocks_of(args.size, kChunk);
+    const SlotSums<T> sums(finisher, args.n, chunks);
+    parallel_for(args.n * chunks, 16 * args.n * args.size, [&](Size task) {
+        const Size first = task % chunks * kChunk;
+        const T* from = args.src + task / chunks * args.size + first;
+        Totals totals{};
+        const Size count = at_most(kChunk, args.size - first);
+        WideTotals<T> wide_totals{};
+        for (Size at = 0; at < count; at += kSumPiece) {
+            LaneTotals<T> lane_totals{};
+            for_vectors<T>(at_most(kSumPiece, count - at), [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
+                const Vec<T> x = lanes.get(from + at + i);
+                lane_totals.of[kSum] += x;
+                lane_totals.of[kMagnitude] += x < Vec<T>{} ? -x : x;
+            });
+            widen_totals<T, Only>(wide_totals, lane_totals);
+        }
+        add_totals<T, Only>(totals, wide_totals);
+        sums.add(task / chunks, task % chunks, totals);
+    });
+    sums.settle();
 }

@@ -44,7 +44,8 @@ constexpr Size kGemmSamples = 32;  // samples of a task
 
 /// The outputs [m0, m1) of the samples [n0, n1).
 template <class T, bool Whole>
-void gemm_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size m0, Size m1) {
+void gemm_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size m0, Size m1,
+                const Finisher<T>& finisher, const SlotSums<T>& slots) {
     T* sums = scratch<T>(Scratch::result, kGemmSamples * kGemmRows);
     for (Size i = 0; i < (n1 - n0) * kGemmRows; ++i) sums[i] = 0;
     // With few samples each row of w is best read in one go, with many its blocks stay in the cache.
@@ -66,20 +67,25 @@ void gemm_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size m0, Si
                     four ? tile(add_dots<T, 1, 4, Whole>, n, row) : tile(add_dots<T, 1, 1, Whole>, n, row);
             }
         }
-    const Ending<T> ending(args);
-    for (Size n = n0; n < n1; ++n)
-        ending.put_biased(sums + (n - n0) * kGemmRows, m1 - m0, n * args.m + m0, ahead(args.bias, m0));
+    for (Size n = n0; n < n1; ++n) {
+        Totals totals{};
+        finisher.line(sums + (n - n0) * kGemmRows, m1 - m0, n * args.m + m0, m0, false, totals);
+        slots.add(n, m0 / kGemmRows, totals);
+    }
 }
 
 template <class T>
 void gemm_forward(const Gemm<T>& args) {
     const T* src = parted_source(args, args.n * args.k);
     const Size blocks = blocks_of(args.m, kGemmRows);
+    const Finisher<T> finisher(args.end);
+    const SlotSums<T> slots(finisher, args.n, blocks);
     parallel_for(blocks * blocks_of(args.n, kGemmSamples), gemm_work(args), [&](Size task) {
         const Size m = task % blocks * kGemmRows, n = task / blocks * kGemmSamples;
         const auto block = args.w_part.is_identity() ? gemm_block<T, true> : gemm_block<T, false>;
-        block(args, src, n, at_most(n + kGemmSamples, args.n), m, at_most(m + kGemmRows, args.m));
+        block(args, src, n, at_most(n + kGemmSamples, args.n), m, at_most(m + kGemmRows, args.m), finisher, slots);
     });
+    slots.settle();
 }
 
 /// sums[r, i] += Σ_g s[g, r] · part(rows[g])[i] for 4 rows of w and R samples.
@@ -102,6 +108,7 @@ void add_rows(const T* const (&rows)[4], const T (&s)[4][R], const Part<T>& part
 
 constexpr Size kVjpSums = 32768;  // outputs times samples of a task: they stay in the nearest cache
 constexpr Size kVjpRows = 64;     // rows of w that stay in the cache for all samples
+constexpr Size kVjpSlot = 512;    // outputs whose sums are added up first
 constexpr Size kVjpDepth = 512;   // products that are added up before they join the rest
 
 /// Add the rows [m0, m1) of w, times s, to R samples' sums; rows that no sample needs are left out.
@@ -131,7 +138,8 @@ void add_needed_rows(const T* s, Size s_pitch, const T* w, Size w_pitch, Size m0
 
 /// The outputs [k0, k1) of the samples [n0, n1).
 template <class T, bool Whole>
-void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0, Size k1) {
+void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0, Size k1,
+                    const Finisher<T>& finisher, const SlotSums<T>& slots) {
     const Size pitch = blocks_of(k1 - k0, kLanes<T>) * kLanes<T>, samples = n1 - n0;
     T* totals = scratch<T>(Scratch::result, 2 * samples * pitch);
     T* sums = totals + samples * pitch;
@@ -151,20 +159,25 @@ void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0
             sums[i] = 0;
         }
     }
-    const Ending<T> ending(args);
-    for (n0 = n1 - samples; n0 < n1; ++n0, totals += pitch)
-        ending.put_biased(totals, k1 - k0, n0 * args.k + k0, ahead(args.bias, k0));
+    for (Size n = n0; n < n1; ++n, totals += pitch)
+        for (Size k = k0; k < k1; k += kVjpSlot) {
+            Totals counted{};
+            finisher.line(totals + k - k0, at_most(kVjpSlot, k1 - k), n * args.k + k, k, false, counted);
+            slots.add(n, k / kVjpSlot, counted);
+        }
 }
 
 template <class T>
 void gemm_vjp(const Gemm<T>& args) {
     const T* src = parted_source(args, args.n * args.m);
-    const Size columns = at_least(
-        at_most(at_most(8192, kVjpSums / at_least(1, args.n)), blocks_of(args.k, usable_threads())), 512);
-    const Size blocks = blocks_of(args.k, columns);
+    const Size wanted = at_most(at_most(8192, kVjpSums / at_least(1, args.n)), blocks_of(args.k, usable_threads()));
+    const Size columns = blocks_of(wanted, kVjpSlot) * kVjpSlot, blocks = blocks_of(args.k, columns);
+    const Finisher<T> finisher(args.end);
+    const SlotSums<T> slots(finisher, args.n, blocks_of(args.k, kVjpSlot));
     parallel_for(blocks * blocks_of(args.n, kGemmSamples), gemm_work(args), [&](Size task) {
         const Size k = task % blocks * columns, n = task / blocks * kGemmSamples;
         const auto block = args.w_part.is_identity() ? gemm_vjp_block<T, true> : gemm_vjp_block<T, false>;
-        block(args, src, n, at_most(n + kGemmSamples, args.n), k, at_most(k + columns, args.k));
+        block(args, src, n, at_most(n + kGemmSamples, args.n), k, at_most(k + columns, args.k), finisher, slots);
     });
+    slots.settle();
 }

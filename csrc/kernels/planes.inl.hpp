@@ -1,153 +1,327 @@
-// Linear operators that keep channels apart: depthwise convolution and sum-pooling.
+// Operators that keep channels apart: depthwise convolution, sum- and max-pooling. Lanes are channels.
 
-constexpr Size kPlanePositions = 4096;  // positions of a strip, at most: it should stay in the cache
-
-/// Where the taps of one channel read in its strip.
-inline Size* tap_offsets(const Shifts& shifts, Size pitch) {
-    Size* offsets = scratch<Size>(Scratch::offsets, shifts.tap_count());
-    for (Size t = 0; t < shifts.tap_count(); ++t)
-        offsets[t] = shifts.taps()[t].phase * pitch + shifts.taps()[t].shift;
-    return offsets;
+/// body(sample, block) for all blocks, each with a slot of its own for its sums.
+template <class T, class Body>
+void for_blocks(const Ending<T>& end, Size n, Size blocks, Size work, const Body& body) {
+    const Finisher<T> finisher(end);
+    const SlotSums<T> sums(finisher, n, blocks);
+    parallel_for(n * blocks, work, [&](Size task) {
+        Totals totals{};
+        body(finisher, task / blocks, task % blocks, totals);
+        sums.add(task / blocks, task % blocks, totals);
+    });
+    sums.settle();
 }
 
-/// to[q] = Σ_t factors[t] · strip[offsets[t] + q] for VECTORS vectors.
-template <class T, int VECTORS>
-LRPFAST_INLINE void sum_taps(const T* strip, const Size* offsets, const T* factors, Size taps, T* to) {
-    Vec<T> sums[VECTORS] = {};
-    for (Size t = 0; t < taps; ++t)
-        for (int v = 0; v < VECTORS; ++v)
-            sums[v] = multiply_add(splat(factors[t]), load(strip + offsets[t] + v * kLanes<T>), sums[v]);
-    for (int v = 0; v < VECTORS; ++v) store(to + v * kLanes<T>, sums[v]);
+/// For run_tasks: what all outputs of all channels cost.
+inline Size plane_work(const ReadsList& list, Size planes) {
+    Size work = 0;
+    for (Size i = 0; i < list.size(); ++i) work += list[i].count() * (list[i].taps() * 2 + 16);
+    return work * planes;
 }
 
-/// Gains of sum-pooling, per place of the input or of the output; null for none.
-template <class T>
-struct Gains {
-    const T *in, *out;
+/// The rows of one sum's outputs: body(row of outputs, rows of sources and their taps).
+struct SourceRow {
+    Size first_tap, start;  // the first of the row's taps; the place of its column 0
 };
 
-/// One channel of one sample through one of the sums that make up the operator; `put` gets the results, row
-/// by row, as for_output_rows hands them over.
-template <class T, class Put>
-void sum_plane(const Linear<T>& args, const Shifts& shifts, Size plane, const T* filter, const T* gain,
-               const Put& put) {
-    const Size extent = shifts.extent(1), taps = shifts.tap_count();
-    const Size pitch = at_most(extent, kPlanePositions) + shifts.furthest + 4 * kLanes<T>;
-    const Size* offsets = tap_offsets(shifts, pitch);
-    T* factors = scratch<T>(Scratch::weights, taps);
-    for (Size t = 0; t < taps; ++t)
-        factors[t] = filter == nullptr ? T(1) : part_of(filter[shifts.taps()[t].index], args.w_part);
-    T* strip = scratch<T>(Scratch::strip, shifts.phases * pitch);
-    T* sums = scratch<T>(Scratch::result, kPlanePositions + 4 * kLanes<T>);
+/// body(first place, rows, count of rows): for each row of outputs, the rows of sources inside the input.
+template <class Body>
+LRPFAST_INLINE void for_output_rows(const Reads& reads, const Body& body) {
+    const AxisReads &planes = reads.axes[0], &rows = reads.axes[1];
+    SourceRow* sources = scratch<SourceRow>(Scratch::places, at_least(1, planes.taps * rows.taps));
+    for (Size d = 0; d < planes.count; ++d)
+        for (Size h = 0; h < rows.count; ++h) {
+            Size count = 0;
+            for (Size td = 0; td < planes.taps; ++td)
+                for (Size th = 0; th < rows.taps; ++th) {
+                    const Size plane = planes.sources[td * planes.count + d],
+                               row = rows.sources[th * rows.count + h];
+                    if (plane < 0 || row < 0) continue;
+                    sources[count++] = {(td * rows.taps + th) * reads.axes[2].taps,
+                                        (plane * reads.in[1] + row) * reads.in[2]};
+                }
+            const Size out_row =
+                ((planes.first + d * planes.step) * reads.out[1] + rows.first + h * rows.step) * reads.out[2];
+            body(out_row + reads.axes[2].first, sources, count);
+        }
+}
 
-    const Source<T> source{args.src + plane * shifts.in_size(), 1, 0, args.src_part, gain, args.w_part};
-    for (Size first = 0; first < extent; first += kPlanePositions) {
-        const Size count = at_most(kPlanePositions, extent - first);
-        const Size whole = blocks_of(count, kLanes<T>) * kLanes<T>;
-        fill_strip(shifts, source, T(0), first, whole + shifts.furthest, strip, pitch);
-        Size q = 0;
-        for (; q + 4 * kLanes<T> <= whole; q += 4 * kLanes<T>)
-            sum_taps<T, 4>(strip + q, offsets, factors, taps, sums + q);
-        for (; q < whole; q += kLanes<T>) sum_taps<T, 1>(strip + q, offsets, factors, taps, sums + q);
-        for_output_rows(shifts, 1, first, count, sums, put);
+/// The outputs of a row whose taps are all inside the input: [first, last).
+inline void inner_columns(const AxisReads& columns, Size& first, Size& last) {
+    first = 0;
+    last = columns.count;
+    for (Size tap = 0; tap < columns.taps; ++tap) {
+        const Size* sources = columns.sources + tap * columns.count;
+        while (first < last && sources[first] < 0) ++first;
+        while (last > first && sources[last - 1] < 0) --last;
     }
 }
 
-/// One channel of one sample.
+// --- depthwise convolution ---
+
 template <class T>
-void run_plane(const Linear<T>& args, const ShiftList& list, Size plane, Size channel, const T* filter,
-               const Gains<T>& gains) {
-    Ending<T> ending(args);
-    ending.gain = gains.out;
-    ending.gain_part = args.w_part;
-    const T* bias = ahead(args.bias, channel);
-    const Size out_size = list[0].out_size();
-    if (list.size() == 1) {
-        sum_plane(args, list[0], plane, filter, gains.in, [&](const T* line, Size count, Size, Size at) {
-            ending.put_line(line, count, plane * out_size + at, at, bias);
-        });
-        return;
-    }
-    // Several sums each give every few elements of a row: they are put together before the end.
-    T* whole = scratch<T>(Scratch::source, out_size);
-    for (Size i = 0; i < list.size(); ++i) {
-        const Size step = list[i].axes[2].out_step;
-        sum_plane(args, list[i], plane, filter, gains.in, [&](const T* line, Size count, Size, Size at) {
-            for (Size j = 0; j < count; ++j) whole[at + j * step] = line[j];
-        });
-    }
-    ending.put_line(whole, out_size, plane * out_size, 0, bias);
-}
+constexpr int kPlaneVectors = kLanesOfBlock / kLanes<T> < 2 ? 1 : 2;
 
-/// For run_tasks: a position costs as much as some products, for its copies.
-inline Size plane_work(const ShiftList& list) {
-    Size work = 0;
-    for (Size i = 0; i < list.size(); ++i) work += list[i].extent(1) * (list[i].tap_count() * 4 + 64);
-    return work;
-}
-
-/// `filters` has one filter a channel, or is null for filters of ones.
+/// One block of one of the sums of a depthwise convolution.
 template <class T>
-void run_planes(const Linear<T>& args, const ShiftList& list, Size n, Size c, const T* filters, Size taps,
-                const Gains<T>& gains) {
-    parallel_for(n * c, n * c * plane_work(list), [&](Size plane) {
-        const Size channel = plane % c;
-        run_plane(args, list, plane, channel, filters == nullptr ? nullptr : filters + channel * taps, gains);
+struct DepthwiseRow {
+    const Linear<T>& args;
+    const Reads& reads;
+    const T* src;      // the block's plane
+    const T* weights;  // (tap, lane)
+    const SourceRow* rows;
+    Size row_count;
+
+    /// results[p · kLanesOfBlock + lane …] for PLACES outputs from column j on, all of whose taps are inside.
+    template <int PLACES>
+    void inner(Size j, Size lane, T* results) const {
+        constexpr int kVectors = kPlaneVectors<T>;
+        const AxisReads& columns = reads.axes[2];
+        const Size step = PLACES > 1 && columns.taps > 0 ? columns.sources[j + 1] - columns.sources[j] : 0;
+        Vec<T> sums[PLACES][kVectors] = {};
+        for (Size r = 0; r < row_count; ++r)
+            for (Size tap = 0; tap < columns.taps; ++tap) {
+                const T* x = src + (rows[r].start + columns.sources[tap * columns.count + j]) * kLanesOfBlock + lane;
+                const T* w = weights + (rows[r].first_tap + tap) * kLanesOfBlock + lane;
+                LRPFAST_UNROLL
+                for (int v = 0; v < kVectors; ++v) {
+                    const Vec<T> weight = load(w + v * kLanes<T>);
+                    LRPFAST_UNROLL
+                    for (int p = 0; p < PLACES; ++p)
+                        sums[p][v] = multiply_add(
+                            part_of(load(x + p * step * kLanesOfBlock + v * kLanes<T>), args.src_part), weight,
+                            sums[p][v]);
+                }
+            }
+        LRPFAST_UNROLL
+        for (int p = 0; p < PLACES; ++p) {
+            LRPFAST_UNROLL
+            for (int v = 0; v < kVectors; ++v)
+                store(results + p * kLanesOfBlock + lane + v * kLanes<T>, sums[p][v]);
+        }
+    }
+
+    /// The same for one output at the border.
+    void border(Size j, Size lane, T* results) const {
+        const AxisReads& columns = reads.axes[2];
+        for (int v = 0; v < kPlaneVectors<T>; ++v) {
+            Vec<T> sum{};
+            for (Size r = 0; r < row_count; ++r)
+                for (Size tap = 0; tap < columns.taps; ++tap) {
+                    const Size column = columns.sources[tap * columns.count + j];
+                    if (column < 0) continue;
+                    const Vec<T> x = load(src + (rows[r].start + column) * kLanesOfBlock + lane + v * kLanes<T>);
+                    sum = multiply_add(part_of(x, args.src_part),
+                                       load(weights + (rows[r].first_tap + tap) * kLanesOfBlock + lane +
+                                            v * kLanes<T>),
+                                       sum);
+                }
+            store(results + lane + v * kLanes<T>, sum);
+        }
+    }
+
+    /// As many outputs from column j on as one tile takes.
+    Size tile(Size j, Size first, Size last, Size lane, T* results) const {
+        if (j < first || j >= last) return border(j, lane, results), 1;
+        if (last - j >= 6) return inner<6>(j, lane, results), 6;
+        if (last - j >= 4) return inner<4>(j, lane, results), 4;
+        if (last - j >= 2) return inner<2>(j, lane, results), 2;
+        return inner<1>(j, lane, results), 1;
+    }
+};
+
+/// (tap, lane) of the block's filters; `taps` are those of `reads`.
+template <class T>
+const T* depthwise_weights(const Depthwise<T>& args, const Reads& reads, Size block) {
+    const Size taps = reads.taps(), channels = at_most(kLanesOfBlock, args.c - block * kLanesOfBlock);
+    T* weights = scratch<T>(Scratch::weights, taps * kLanesOfBlock);
+    const Size kernel = args.windows.kernel.product();
+    for (Size tap = 0; tap < taps; ++tap) {
+        const Size index = reads.tap_index(tap);
+        for (Size lane = 0; lane < kLanesOfBlock; ++lane)
+            weights[tap * kLanesOfBlock + lane] =
+                lane < channels ? part_of(args.w[(block * kLanesOfBlock + lane) * kernel + index], args.w_part) : T(0);
+    }
+    return weights;
+}
+
+template <class T>
+void depthwise_sum(const Depthwise<T>& args, const Reads& reads, Size sample, Size block,
+                   const Finisher<T>& finisher, Totals& totals) {
+    const Size blocks = blocks_of(args.c, kLanesOfBlock), at = sample * blocks + block;
+    const T* src = args.src + at * reads.in.product() * kLanesOfBlock;
+    const T* weights = depthwise_weights(args, reads, block);
+    const Size width = reads.axes[2].count;
+    T* results = scratch<T>(Scratch::result, width * kLanesOfBlock);
+    Size* places = scratch<Size>(Scratch::filters, width);
+    Size first, last;
+    inner_columns(reads.axes[2], first, last);
+    for_output_rows(reads, [&](Size place, const SourceRow* rows, Size count) {
+        const DepthwiseRow<T> row{args, reads, src, weights, rows, count};
+        for (Size j = 0, some; j < width; j += some)
+            for (Size lane = 0; lane < kLanesOfBlock; lane += kPlaneVectors<T> * kLanes<T>)
+                some = row.tile(j, first, last, lane, results + j * kLanesOfBlock);
+        for (Size j = 0; j < width; ++j) places[j] = place + j * reads.axes[2].step;
+        finisher.places({results, kLanesOfBlock, places, width, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
+                         reads.out.product()},
+                        totals);
     });
+}
+
+template <class T>
+void run_depthwise(const Depthwise<T>& args, const ReadsList& list) {
+    const Size blocks = blocks_of(args.c, kLanesOfBlock);
+    for_blocks(args.end, args.n, blocks, plane_work(list, args.n * args.c),
+               [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
+                   for (Size i = 0; i < list.size(); ++i)
+                       depthwise_sum(args, list[i], sample, block, finisher, totals);
+               });
 }
 
 template <class T>
 void depthwise_forward(const Depthwise<T>& args) {
-    const Size taps = args.windows.kernel.product();
-    run_planes<T>(args, ShiftList::forward(args.windows), args.n, args.c, args.w, taps, {nullptr, nullptr});
+    run_depthwise(args, ReadsList::forward(args.windows));
 }
 
 template <class T>
 void depthwise_vjp(const Depthwise<T>& args) {
-    const Size taps = args.windows.kernel.product();
-    run_planes<T>(args, ShiftList::vjp(args.windows), args.n, args.c, args.w, taps, {nullptr, nullptr});
+    run_depthwise(args, ReadsList::vjp(args.windows));
 }
 
-// Global pooling: one window. To go through its taps one by one would cost the square of the plane's size.
+// --- pooling ---
 
+/// results(place, sources, count) for each output of one of the sums; the sources are those inside the input.
+template <class Body>
+LRPFAST_INLINE void for_windows(const Reads& reads, const Body& body) {
+    const AxisReads& columns = reads.axes[2];
+    Size* sources = scratch<Size>(Scratch::weights, at_least(1, reads.taps()));
+    for_output_rows(reads, [&](Size place, const SourceRow* rows, Size row_count) {
+        for (Size j = 0; j < columns.count; ++j) {
+            Size count = 0;
+            for (Size r = 0; r < row_count; ++r)
+                for (Size tap = 0; tap < columns.taps; ++tap) {
+                    const Size column = columns.sources[tap * columns.count + j];
+                    if (column >= 0) sources[count++] = rows[r].start + column;
+                }
+            body(place + j * columns.step, sources, count);
+        }
+    });
+}
+
+/// One block of a sum-pooling; gains are per place of the input or of the output, null for none.
+template <class T>
+void sum_windows(const SumPool<T>& args, const Reads& reads, Size at, const T* in_gains, const T* out_gains,
+                 const Finisher<T>& finisher, Totals& totals) {
+    const T* src = args.src + at * reads.in.product() * kLanesOfBlock;
+    for_windows(reads, [&](Size place, const Size* sources, Size count) {
+        T results[kLanesOfBlock];
+        for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
+            Vec<T> sum{};
+            for (Size i = 0; i < count; ++i) {
+                Vec<T> x = part_of(load(src + sources[i] * kLanesOfBlock + lane), args.src_part);
+                if (in_gains != nullptr) x = x * part_of(in_gains[sources[i]], args.w_part);
+                sum = sum + x;
+            }
+            if (out_gains != nullptr) sum = sum * part_of(out_gains[place], args.w_part);
+            store(results + lane, sum);
+        }
+        finisher.line(results, kLanesOfBlock, (at * reads.out.product() + place) * kLanesOfBlock,
+                          at % args.blocks * kLanesOfBlock, false, totals);
+    });
+}
+
+template <class T>
+void run_sumpool(const SumPool<T>& args, const ReadsList& list, const T* in_gains, const T* out_gains) {
+    for_blocks(args.end, args.n, args.blocks, plane_work(list, args.n * args.blocks * kLanesOfBlock),
+               [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
+                   for (Size i = 0; i < list.size(); ++i)
+                       sum_windows(args, list[i], sample * args.blocks + block, in_gains, out_gains, finisher,
+                                   totals);
+               });
+}
+
+/// Global pooling has too many products for float32: it adds up in float64.
 template <class T>
 void global_sum_forward(const SumPool<T>& args) {
     const Size size = args.windows.x.product();
-    Ending<T> ending(args);
-    ending.gain = args.w;
-    ending.gain_part = args.w_part;
-    parallel_for(args.n * args.c, args.n * args.c * size * 16, [&](Size plane) {
-        const T* from = args.src + plane * size;
-        Wide<T> sums{};
-        for_vectors<T>(size, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
-            const Wide<T> x = widen<T>(part_of(lanes.get(from + i), args.src_part));
-            for (int p = 0; p < kParts<T>; ++p) sums.part[p] += x.part[p];
-        });
-        const T sum = static_cast<T>(lane_sum<T>(sums));
-        ending.put_line(&sum, 1, plane, 0, ahead(args.bias, plane % args.c));
-    });
-}
-
-template <class T>
-void global_sum_vjp(const SumPool<T>& args) {
-    const Size size = args.windows.x.product();
-    const Ending<T> ending(args);
-    const T gain = part_of(*args.w, args.w_part);
-    parallel_for(args.n * args.c, args.n * args.c * size * 16, [&](Size plane) {
-        T* line = scratch<T>(Scratch::result, size);
-        fill_line(part_of(args.src[plane], args.src_part) * gain, size, line);
-        ending.put_line(line, size, plane * size, 0, ahead(args.bias, plane % args.c));
-    });
+    for_blocks(args.end, args.n, args.blocks, args.n * args.blocks * size * kLanesOfBlock * 2,
+               [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
+                   const Size at = sample * args.blocks + block;
+                   const T* src = args.src + at * size * kLanesOfBlock;
+                   T results[kLanesOfBlock];
+                   for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
+                       Wide<T> sums{};
+                       for (Size i = 0; i < size; ++i) {
+                           const Wide<T> x =
+                               widen<T>(part_of(load(src + i * kLanesOfBlock + lane), args.src_part));
+                           for (int p = 0; p < kParts<T>; ++p) sums.part[p] += x.part[p];
+                       }
+                       store(results + lane, narrow<T>(sums) * part_of(*args.w, args.w_part));
+                   }
+                   finisher.line(results, kLanesOfBlock, at * kLanesOfBlock, block * kLanesOfBlock, false,
+                                     totals);
+               });
 }
 
 template <class T>
 void sumpool_forward(const SumPool<T>& args) {
     if (is_one_window(args.windows)) return global_sum_forward(args);
-    run_planes<T>(args, ShiftList::forward(args.windows), args.n, args.c, nullptr, 0, {nullptr, args.w});
+    run_sumpool<T>(args, ReadsList::forward(args.windows), nullptr, args.w);
 }
 
 template <class T>
 void sumpool_vjp(const SumPool<T>& args) {
-    if (is_one_window(args.windows)) return global_sum_vjp(args);
-    run_planes<T>(args, ShiftList::vjp(args.windows), args.n, args.c, nullptr, 0, {args.w, nullptr});
+    run_sumpool<T>(args, ReadsList::vjp(args.windows), args.w, nullptr);
+}
+
+template <class T>
+void maxpool_forward(const MaxPool<T>& args) {
+    const ReadsList list = ReadsList::forward(args.windows);
+    const Reads& reads = list[0];
+    parallel_for(args.n * args.blocks, plane_work(list, args.n * args.blocks * kLanesOfBlock), [&](Size at) {
+        const T* src = args.src + at * reads.in.product() * kLanesOfBlock;
+        for_windows(reads, [&](Size place, const Size* sources, Size count) {
+            T best[kLanesOfBlock];
+            std::int32_t winners[kLanesOfBlock];
+            for (Size lane = 0; lane < kLanesOfBlock; ++lane) best[lane] = -static_cast<T>(__builtin_inf()), winners[lane] = 0;
+            for (Size i = 0; i < count; ++i) {
+                const T* x = src + sources[i] * kLanesOfBlock;
+                const auto index = static_cast<std::int32_t>(sources[i]);
+                for (Size lane = 0; lane < kLanesOfBlock; ++lane) {
+                    const bool better = x[lane] > best[lane];
+                    best[lane] = better ? x[lane] : best[lane];
+                    winners[lane] = better ? index : winners[lane];
+                }
+            }
+            const Size to = (at * reads.out.product() + place) * kLanesOfBlock;
+            __builtin_memcpy(args.out + to, best, sizeof best);
+            __builtin_memcpy(args.winners + to, winners, sizeof winners);
+        });
+    });
+}
+
+/// Each place takes what the windows that it won hand back.
+template <class T>
+void maxpool_vjp(const MaxPoolVjp<T>& args) {
+    const ReadsList list = ReadsList::vjp(args.windows);
+    for_blocks(args.end, args.n, args.blocks, plane_work(list, args.n * args.blocks * kLanesOfBlock),
+               [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
+                   for (Size i = 0; i < list.size(); ++i) {
+                       const Reads& reads = list[i];
+                       const Size at = sample * args.blocks + block, first = at * reads.in.product() * kLanesOfBlock;
+                       for_windows(reads, [&](Size place, const Size* windows, Size count) {
+                           T results[kLanesOfBlock] = {};
+                           for (Size w = 0; w < count; ++w) {
+                               const T* src = args.src + first + windows[w] * kLanesOfBlock;
+                               const std::int32_t* winners = args.winners + first + windows[w] * kLanesOfBlock;
+                               for (Size lane = 0; lane < kLanesOfBlock; ++lane)
+                                   results[lane] += winners[lane] == place ? src[lane] : T(0);
+                           }
+                           finisher.line(results, kLanesOfBlock,
+                                             (at * reads.out.product() + place) * kLanesOfBlock,
+                                             block * kLanesOfBlock, false, totals);
+                       });
+                   }
+               });
 }

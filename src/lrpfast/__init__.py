@@ -29,10 +29,10 @@ if _typing.TYPE_CHECKING:
     )
     from .explanation import Conservation, Explanation
     from .layers import *
+    from .ledger import ConservationRow
     from .network import Network
     from .ops import OPERATORS
     from .parts import Part, Share, Stabilizer, Term
-    from .plan import ConservationRow
     from .rules import (
         RULES,
         AlphaBeta,
@@ -149,7 +149,7 @@ _HOMES = (
     "errors",
     "explanation",
     "network",
-    "plan",
+    "ledger",
     "ops",
     "backends",
 )

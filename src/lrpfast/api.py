@@ -32,7 +32,7 @@ from .network import (
 )
 from .ops.base import Array, Op
 from .ops.softmax import Softmax
-from .plan import Plan, settle
+from .plan import Plan
 from .rules import Rule
 
 
@@ -183,16 +183,15 @@ class Explainer:
         network = self.network.at(x.shape[1:])
         plan, manifest = self._plan(network)
         x = check_input(network, x, self.dtype)
-        with self.backend.limit_threads(self.threads):
-            workspace = plan.run_forward(x)
-            output = workspace[plan.output]
+        with self.backend.limit_threads(self.threads), plan.workspace(len(x)) as run:
+            output = run.forward(x)
             check_output(network.canonized(self.dtype).graph, x, output)
             chosen, weights = _target(target, output)
             probabilities = _probabilities(output)
             initial = weights * _initial(init, output, probabilities)
-            plan.run_vjp(workspace, np.ascontiguousarray(initial, self.dtype))
-        rows = settle(plan, workspace)
-        relevance = workspace[plan.relevance]
+            relevance = run.vjp(initial)
+            rows = run.settle()
+            layers = run.recorded()
         if self.composite.times_input:
             relevance = relevance * x
         return Explanation(
@@ -200,7 +199,7 @@ class Explainer:
             output=output,
             probabilities=probabilities,
             target=chosen,
-            layers={name: workspace[array] for name, array in plan.recorded.items()},
+            layers=layers,
             conservation=Conservation(rows),
             manifest={**manifest, "target": _describe(target), "init": _describe(init)},
         )
@@ -304,10 +303,12 @@ def _propagate(
         raise InputError(f"r has shape {r.shape}; the layer's output has {(n, *graph.output_shape)}")
     composite = Composite("propagate", ((Selector(name="layer"), rule),))
     plan = lower(graph, assign(composite, graph), backend, dtype)
-    workspace = plan.run_forward(x)
-    plan.run_vjp(workspace, as_finite("r", r, dtype))
-    settle(plan, workspace)
-    pieces = np.split(workspace[plan.relevance], starts[1:-1], axis=1)
+    r = as_finite("r", r, dtype)
+    with plan.workspace(n) as run:
+        run.forward(x)
+        relevance = run.vjp(r)
+        run.settle()
+    pieces = np.split(relevance, starts[1:-1], axis=1)
     return tuple(p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True))
 
 

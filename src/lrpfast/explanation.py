@@ -12,8 +12,8 @@ import numpy as np
 
 from .errors import InputError
 from .files import whole_file
+from .ledger import ConservationRow
 from .ops.base import Array
-from .plan import ConservationRow
 
 if TYPE_CHECKING:
     from PIL.Image import Image

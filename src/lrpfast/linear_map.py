@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from .backends.numpy_ import part as part_of
+from .backends import numpy_
 from .graph import Fact
+from .layout import Stored, blocked, elements, is_per_channel, three
 from .ops.affine import Affine
 from .ops.base import Array, Op
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
 from .ops.pool import AveragePool, GlobalAveragePool
 from .parts import Part
+from .steps import View
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +35,18 @@ class LinearMap:
     bias : array (channels,) or None
     x_shape, z_shape : tuple of int
         Shapes behind the leading axis, as the kernels see input and output.
-    rows : int
+    z_elements : tuple of int
+        One sample's output as (blocks, inner, lanes), for elementwise kernels.
+    x_lanes, z_lanes : int, default 1
+        Lanes of input and output.
+    x_channels, z_channels : int
+        Channels of a row of input and output.
+    rows : int, default 1
         Rows of the leading axis per sample.
     options : mapping
         Strides and the like.
+    may_round : bool, default False
+        Whether the kernels are told if they have to be `exact`.
     """
 
     forward: str
@@ -45,14 +55,24 @@ class LinearMap:
     bias: Array | None
     x_shape: tuple[int, ...]
     z_shape: tuple[int, ...]
+    z_elements: tuple[int, ...]
+    x_channels: int
+    z_channels: int
+    x_lanes: int = 1
+    z_lanes: int = 1
     rows: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
+    may_round: bool = False
 
-    @property
-    def share_shape(self) -> tuple[int, int]:
-        """Output of one sample as (channels, inner), for the division; rows become channels."""
-        channels = self.rows * self.z_shape[0]
-        return channels, self.rows * int(np.prod(self.z_shape)) // channels
+    def arguments(self, exact: bool) -> dict[str, Any]:
+        """The options as arguments of a kernel."""
+        return {**self.options, **({"exact": exact} if self.may_round else {})}
+
+    def x_view(self, x: Stored) -> View:
+        return x.view(self.x_shape, self.rows)
+
+    def z_view(self, z: Stored) -> View:
+        return z.view(self.z_shape, self.rows)
 
     def powered_weight(self, power: int) -> Array:
         """The weights, their squares (2), or ones in their places (0)."""
@@ -65,27 +85,22 @@ class LinearMap:
         if part is None or self.bias is None:
             return None
         b = np.square(self.bias) if part.power == 2 else self.bias
-        b = part_of(b, (part.positive, part.negative))
+        b = numpy_.part(b, (part.positive, part.negative))
         return b if b.any() else None
 
     def per_channel(self, bias: Array | None) -> Array | None:
-        """A bias as the division sees it."""
+        """A bias as elementwise kernels see it: rows become channels."""
         return None if bias is None else np.tile(bias, self.rows)
 
-
-def three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
-    """Up to three numbers, with `fill` for the axes in front that are missing."""
-    a, b, c = (fill,) * (3 - len(values)) + tuple(values)
-    return a, b, c
-
-
-def volume(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(channels, …) with ones for the spatial axes that are missing."""
-    return (shape[0], *three(shape[1:], 1))
+    def ones(self, dtype: np.dtype[Any]) -> Array:
+        """An input of ones, for one row."""
+        if len(self.x_shape) == 1:
+            return np.ones((1, *self.x_shape), dtype)
+        return numpy_.blocked(np.ones((1, self.x_channels, *self.x_shape[1:-1]), dtype), self.x_lanes)
 
 
 @singledispatch
-def linear_map(op: Op, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
+def linear_map(op: Op, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
     """The kernel calls of a linear operator with one input.
 
     Parameters
@@ -95,6 +110,10 @@ def linear_map(op: Op, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
         Of its input and output.
     dtype : dtype
         Of weights and bias.
+    lanes : int
+        Which the backend likes best.
+    home : int
+        Lanes of the input's home layout.
     """
     raise NotImplementedError(type(op).__name__)
 
@@ -104,46 +123,55 @@ def _as(array: Array | None, dtype: np.dtype[Any]) -> Array | None:
 
 
 @linear_map.register
-def _(op: Gemm, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
+def _(op: Gemm, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
     m, k = op.weight.shape
-    weight = np.ascontiguousarray(op.weight, dtype)
-    return LinearMap("gemm_forward", "gemm_vjp", weight, _as(op.bias, dtype), (k,), (m,), rows=x.size // k)
+    rows = x.size // k
+    return LinearMap(
+        "gemm_forward", "gemm_vjp", np.ascontiguousarray(op.weight, dtype), _as(op.bias, dtype), (k,), (m,),
+        (rows * m, 1, 1), k, m, rows=rows,
+    )  # fmt: skip
 
 
-def _conv_options(op: Conv | ConvTranspose) -> tuple[Array, dict[str, Any]]:
+def _conv(
+    names: tuple[str, str], op: Conv | ConvTranspose, x: Fact, z: Fact, dtype: np.dtype[Any],
+    x_lanes: int, z_lanes: int, **options: Any,
+) -> LinearMap:  # fmt: skip
     spatial = op.weight.ndim - 2
     weight = op.weight.reshape(*op.weight.shape[:2], *three(op.weight.shape[2:], 1))
-    options = {
+    options |= {
         "strides": three(op.strides, 1),
         "pads": three(op.pads[:spatial], 0),
         "dilations": three(op.dilations, 1),
     }
-    return weight, options
-
-
-@linear_map.register
-def _(op: Conv, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
-    weight, options = _conv_options(op)
-    weight = np.ascontiguousarray(weight, dtype)
-    names = ("conv_forward", "conv_vjp")
-    if op.groups == weight.shape[0] == x.shape[0]:
-        names = ("depthwise_forward", "depthwise_vjp")
-    else:
-        options["groups"] = op.groups
-    return LinearMap(*names, weight, _as(op.bias, dtype), volume(x.shape), volume(z.shape), options=options)
-
-
-@linear_map.register
-def _(op: ConvTranspose, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
-    weight, options = _conv_options(op)
-    options["groups"] = op.groups
     return LinearMap(
-        "conv_vjp", "conv_forward", np.ascontiguousarray(weight, dtype), _as(op.bias, dtype),
-        volume(x.shape), volume(z.shape), options=options,
+        *names, np.ascontiguousarray(weight, dtype), _as(op.bias, dtype), blocked(x.shape, x_lanes),
+        blocked(z.shape, z_lanes), elements(z.shape, z_lanes), x.shape[0], z.shape[0], x_lanes, z_lanes,
+        options=options, may_round="groups" in options,
     )  # fmt: skip
 
 
-def _average_pool(op: AveragePool | GlobalAveragePool, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
+def _narrow(x: Fact, lanes: int, home: int) -> int:
+    """The lanes in which a convolution reads: of a plain array with few channels, no more than those."""
+    return min(lanes, x.shape[0]) if home == 1 else lanes
+
+
+@linear_map.register
+def _(op: Conv, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
+    if op.groups == op.weight.shape[0] == x.shape[0]:
+        return _conv(("depthwise_forward", "depthwise_vjp"), op, x, z, dtype, lanes, lanes)
+    narrow = _narrow(x, lanes, home)
+    return _conv(("conv_forward", "conv_vjp"), op, x, z, dtype, narrow, lanes, groups=op.groups)
+
+
+@linear_map.register
+def _(op: ConvTranspose, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
+    narrow = _narrow(x, lanes, home)
+    return _conv(("conv_vjp", "conv_forward"), op, x, z, dtype, narrow, lanes, groups=op.groups)
+
+
+def _average_pool(
+    op: AveragePool | GlobalAveragePool, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int
+) -> LinearMap:
     window, strides, pads, dilations = op.geometry(x.shape)
     options = {
         "window": three(window, 1),
@@ -151,10 +179,11 @@ def _average_pool(op: AveragePool | GlobalAveragePool, x: Fact, z: Fact, dtype: 
         "pads": three(pads, 0),
         "dilations": three(dilations, 1),
     }
-    weight = np.ascontiguousarray(op.weights(x.shape), dtype).reshape(volume(z.shape)[1:])
+    weight = np.ascontiguousarray(op.weights(x.shape), dtype).reshape(three(z.shape[1:], 1))
     return LinearMap(
-        "sumpool_forward", "sumpool_vjp", weight, None, volume(x.shape), volume(z.shape), options=options
-    )
+        "sumpool_forward", "sumpool_vjp", weight, None, blocked(x.shape, lanes), blocked(z.shape, lanes),
+        elements(z.shape, lanes), x.shape[0], x.shape[0], lanes, lanes, options=options,
+    )  # fmt: skip
 
 
 linear_map.register(AveragePool, _average_pool)
@@ -162,22 +191,15 @@ linear_map.register(GlobalAveragePool, _average_pool)
 
 
 @linear_map.register
-def _(op: Affine, x: Fact, z: Fact, dtype: np.dtype[Any]) -> LinearMap:
+def _(op: Affine, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
     sample = x.shape or (1,)
-    scale, shift = (_with_axes(np.asarray(a, dtype), len(sample)) for a in (op.scale, op.shift))
-    per_channel = all(a.size == len(a) for a in (scale, shift))
+    per_channel = is_per_channel(op, x.shape)
     places = (sample[0], *(1,) * (len(sample) - 1)) if per_channel else sample
     channels = math.prod(places)  # an element each, where scale or shift differ within a channel
-    weight = np.broadcast_to(scale, places).reshape(channels, 1, 1, 1, 1)
-    bias = np.broadcast_to(shift, places).reshape(channels)
-    shape = (channels, 1, 1, x.size // channels)
-    ones = {"strides": (1, 1, 1), "pads": (0, 0, 0), "dilations": (1, 1, 1)}
-    return LinearMap(
-        "depthwise_forward", "depthwise_vjp", np.ascontiguousarray(weight), np.ascontiguousarray(bias),
-        shape, shape, options=ones,
-    )  # fmt: skip
-
-
-def _with_axes(a: Array, axes: int) -> Array:
-    """`a` with axes of length 1 in front."""
-    return a.reshape((1,) * (axes - a.ndim) + a.shape)
+    scale, shift = (
+        np.ascontiguousarray(np.broadcast_to(np.asarray(a, dtype), places).reshape(channels))
+        for a in (op.scale, op.shift)
+    )
+    home = home if per_channel else 1
+    shape = elements((channels, x.size // channels), home)
+    return LinearMap("affine", "affine", scale, shift, shape, shape, shape, channels, channels, home, home)

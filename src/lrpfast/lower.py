@@ -7,34 +7,28 @@ products a rule costs; every step says in words which form it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from . import shares as forms
+from .arena import laid_out
+from .backends.ending import WHOLE, Ending, Quotient
 from .composites import Assignment
 from .errors import RuleError
+from .fuse import fused
 from .graph import Fact, Graph, Node
-from .linear_map import LinearMap, linear_map, three, volume
+from .layout import Stored, blocked, canonical, homes, three
+from .ledger import PARTS, SUMS, Account, Books
+from .linear_map import LinearMap, linear_map
 from .ops.activation import Clip, LeakyRelu, Relu, Tanh
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
-from .ops.movement import Pad
+from .ops.movement import Identity, Pad, Reshape
 from .ops.pool import GlobalMaxPool, MaxPool
 from .parts import Share
-from .plan import (
-    Account,
-    Delivery,
-    HostCall,
-    KernelCall,
-    New,
-    Plan,
-    Shape,
-    Step,
-    View,
-    relevance_of,
-    with_frees,
-)
+from .plan import Plan
 from .rules import (
     CustomRule,
     Gradient,
@@ -44,12 +38,13 @@ from .rules import (
     Rule,
     SharingRule,
 )
-from .shares import WHOLE
+from .shares import Row
+from .steps import Delivery, Draft, HostCall, KernelCall, Shape, Step, View
 
 
 def lower(
     graph: Graph, assigned: Mapping[str, Assignment] | None, backend: Any, dtype: Any = np.float32,
-    record: Iterable[str] = (),
+    record: Iterable[str] = (), *, fuse: bool = True,
 ) -> Plan:  # fmt: skip
     """Make the plan.
 
@@ -63,8 +58,10 @@ def lower(
     dtype : float32 or float64
     record : iterable of str
         Names of the nodes whose outputs' relevance is to be kept.
+    fuse : bool, default True
+        Let steps end in others where they can.
     """
-    return Lowering(graph, backend, np.dtype(dtype)).plan(assigned, tuple(record))
+    return Lowering(graph, backend, np.dtype(dtype)).plan(assigned, tuple(record), fuse)
 
 
 class Lowering:
@@ -74,175 +71,250 @@ class Lowering:
         self.graph = graph
         self.backend = backend
         self.dtype = dtype
+        self.homes = homes(graph, backend.LANES)
         self.maps: dict[str, LinearMap] = {}
         self.steps: list[Step] = []
-        self.begun = {relevance_of(graph.output)}  # arrays made by the first step that adds to them
-        self.sums: dict[str, str] = {}  # for each value, the last sums of its relevance
+        self.names: set[str] = set()
+        self.values: dict[str, Stored] = {}  # each value in its home layout
+        self.relevance: dict[str, Stored] = {}  # the relevance of each value as it stands
+        self.abroad: dict[str, Stored] = {}  # what a node adds to it in another layout
+        self.winners: dict[str, Stored] = {}  # which of a max-pooling's inputs won
+        self.orders: dict[tuple[str, tuple[int, ...], int], Stored] = {}  # copies in other layouts
+        self.exact: set[str] = set()  # outputs that are divided by
+        self.sums: dict[str, int] = {}  # the number of the sums of an array
+        self.ledgers: dict[str, int] = {}  # the number of a node's ledger
         self.rules: dict[str, Rule] = {}
         self.vanishing: Mapping[str, bool] = {}
 
-    def plan(self, assigned: Mapping[str, Assignment] | None, record: tuple[str, ...]) -> Plan:
+    def plan(self, assigned: Mapping[str, Assignment] | None, record: tuple[str, ...], fuse: bool) -> Plan:
         graph = self.graph
+        given = self.values[graph.input] = self.stored(graph.input, graph.input)
         for node in graph.nodes:
             self.forward(node)
+        output = self.ordered(self.values[graph.output], 1).host()
         forward, self.steps = self.steps, []
-        accounts: list[Account] = []
-        keep = {graph.input, graph.output}
-        recorded: dict[str, str] = {}
+        accounts: tuple[Account, ...] = ()
+        initial = relevance = None
+        recorded: dict[str, View] = {}
         if assigned is not None:
             self.rules = {name: assignment.rule for name, assignment in assigned.items()}
             self.vanishing = _vanishing(graph, self.rules)
-            self.total(graph.output, "")
-            for node in reversed(graph.nodes):
-                accounts.append(self.vjp(node, self.rules[node.name]))
-            recorded = {n.name: relevance_of(n.output) for n in graph.nodes if n.name in record}
-            keep.add(relevance_of(graph.input))
-            keep.update(recorded.values())
-            for account in accounts:
-                keep.update((account.arrived, *(a for a, _ in account.left)))
-                keep.update(() if account.ledger is None else (account.ledger,))
-        steps = with_frees([*forward, *self.steps], frozenset(keep))
-        return Plan(
-            graph.input, graph.input_shape, graph.output, graph.output_shape, self.dtype, self.backend,
-            steps[: len(forward)], steps[len(forward) :], tuple(accounts), relevance_of(graph.input), recorded,
-        )  # fmt: skip
+            start = self.stored(relevance_of(graph.output), graph.output)
+            initial = start.host()
+            self.relevance[graph.output] = self.ordered(start, self.homes[graph.output])
+            self.total(graph.output, graph.nodes[-1].name)
+            accounts = tuple(self.vjp(node, self.rules[node.name]) for node in reversed(graph.nodes))
+            relevance = self.relevance[graph.input].host()
+            recorded = {
+                node.name: self.ordered(self.relevance[node.output], 1, node.name).host()
+                for node in graph.nodes
+                if node.name in record
+            }
+        draft = Draft(
+            tuple(map(self.exacted, forward)), tuple(self.steps), given.host(), output, initial, relevance, recorded
+        )
+        numbers = [*map(_ledger, self.ledgers), *map(_sums, self.sums)]
+        draft, nbytes = laid_out(fused(draft) if fuse else draft, numbers)
+        books = Books(accounts, len(self.ledgers), len(self.sums))
+        return Plan(**vars(draft), dtype=self.dtype, backend=self.backend, books=books, bytes_per_sample=nbytes)
 
-    # --- forward ---
+    # --- arrays ---
 
     def fact(self, value: str) -> Fact:
         return self.graph.facts[value]
 
-    def new(self, value: str) -> New:
-        return New(value, self.fact(value).shape)
+    def stored(self, name: str, value: str, lanes: int = 1, dtype: str = "") -> Stored:
+        """A new array, shaped like `value`."""
+        shape = self.fact(value).shape
+        return Stored(self.unique(name), shape, canonical(shape, lanes), dtype or self.dtype.name)
+
+    def unique(self, name: str) -> str:
+        """The name with as many primes as tell it from others."""
+        while name in self.names:
+            name += "'"
+        self.names.add(name)
+        return name
+
+    def ordered(self, source: Stored, lanes: int, node: str = "") -> Stored:
+        """The array in a layout of so many lanes, reordered if it is not; once, for all who ask."""
+        lanes = canonical(source.shape, lanes)
+        if lanes == source.lanes:
+            return source
+        key = (source.name, source.shape, lanes)
+        if key not in self.orders:
+            name = self.unique(_in_lanes(source.name, lanes))
+            self.orders[key] = Stored(name, source.shape, lanes, source.dtype)
+            self.reorder(node, source, Ending(self.orders[key].elements()))
+        return self.orders[key]
+
+    def value(self, name: str, lanes: int, node: Node) -> Stored:
+        """A value in a layout of so many lanes."""
+        return self.ordered(self.values[name], lanes, node.name)
+
+    def arrived(self, node: Node, lanes: int) -> Stored:
+        """The relevance of the node's output."""
+        return self.ordered(self.relevance[node.output], lanes, node.name)
+
+    def contribution(self, value: str, lanes: int) -> tuple[Stored, Stored | None]:
+        """Where the next contribution to the relevance of `value` goes, and what it is to be added to.
+
+        In another layout than the value's own it is brought home when the node is done.
+        """
+        lanes = canonical(self.fact(value).shape, lanes)
+        at_home = lanes == self.homes[value]
+        where = self.relevance if at_home else self.abroad
+        before = where.get(value)
+        name = relevance_of(value)
+        where[value] = self.stored(name if at_home else _in_lanes(name, lanes), value, lanes)
+        return where[value], before
+
+    def bring_home(self, node: Node) -> None:
+        """Reorder what the node has added to relevance in other layouts."""
+        abroad, self.abroad = self.abroad, {}
+        for value, found in abroad.items():
+            out, plus = self.contribution(value, self.homes[value])
+            end = Ending(out.elements(), plus=None if plus is None else plus.elements())
+            self.reorder(node.name, found, end)
+
+    def total(self, value: str, node: str) -> int:
+        """The sums of the relevance of `value` as it stands: their number."""
+        relevance = self.relevance[value]
+        if relevance.name not in self.sums:
+            self.sums[relevance.name] = len(self.sums)
+            arguments = {"src": relevance.flat(), "out": _sums(relevance.name)}
+            self.steps.append(KernelCall(node, "sums", arguments))
+        return self.sums[relevance.name]
+
+    def ledger(self, node: Node) -> View:
+        """Where a node's divisions count what bias, stabilizer and dead units take."""
+        self.ledgers.setdefault(node.name, len(self.ledgers))
+        return _ledger(node.name)
+
+    # --- calls ---
+
+    def call(self, node: Node, kernel: str, arguments: dict[str, Any], form: str = "") -> None:
+        self.steps.append(KernelCall(node.name, kernel, arguments, form=form))
+
+    def product(
+        self, node: Node, m: LinearMap, kernel: str, src: View, parts: tuple[Row, Row], end: Ending,
+        power: int = 1, form: str = "", exact: bool = True,
+    ) -> None:  # fmt: skip
+        """One product with the layer's matrix or its transpose.
+
+        Only where a result is never divided by need it not be `exact`.
+        """
+        arguments = {
+            "src": src, "w": m.powered_weight(power), **m.arguments(exact), "src_part": parts[0],
+            "w_part": parts[1], "end": end,
+        }  # fmt: skip
+        self.call(node, kernel, arguments, form)
+
+    def exacted(self, step: Step) -> Step:
+        """The step, exact if its result is divided by."""
+        if isinstance(step, KernelCall) and "exact" in step.arguments and self.exact & set(step.writes()):
+            return replace(step, arguments={**step.arguments, "exact": True})
+        return step
+
+    def collect(self, node: Node, src: View, src_part: Row, end: Ending, form: str = "") -> None:
+        """An ending alone."""
+        self.call(node, "collect", {"src": src, "src_part": src_part, "end": end}, form)
+
+    def reorder(self, node: str, src: Stored, end: Ending) -> None:
+        """Another layout."""
+        channels = src.shape[0] if src.shape else 1
+        arguments = {"src": src.elements(), "channels": channels, "end": end}
+        self.steps.append(KernelCall(node, "reorder", arguments))
+
+    def divide(
+        self, node: Node, rule: SharingRule, share: Share, z: View | Array, s: View, gate_z: View | None = None,
+        bias: Array | None = None, form: str = "",
+    ) -> None:  # fmt: skip
+        """`s = scale · [gate] · R / stab(z)`."""
+        r = self.relevance[node.output].elements().like(s)
+        stab = rule.stab
+        quotient = Quotient(
+            r, self.ledger(node), float(stab.epsilon), stab.clip, share.scale, share.gate,
+            gate_z if share.gate else None, bias,
+        )  # fmt: skip
+        norm_size = self.fact(node.output).size if stab.norm_scale else 0
+        end = Ending(s, quotient=quotient)
+        self.call(node, "divide", {"z": z, "norm_size": norm_size, "end": end}, form)
+
+    # --- forward ---
 
     def forward(self, node: Node) -> None:
         """The node's own computation."""
-        op, out = node.op, node.output
-        if isinstance(op, (Relu, LeakyRelu, Clip)):
-            flat = (self.fact(out).size,)
-            slope, low, high = _clamp(op)
-            arguments: dict[str, Any] = {
-                "src": View(node.inputs[0], flat), "slope": slope, "low": low, "high": high,
-                "out": View(out, flat),
-            }  # fmt: skip
-            self.call(node, "clamp_forward", arguments, self.new(out))
+        op, home = node.op, self.homes[node.output]
+        if isinstance(op, (Identity, Reshape)):
+            x = self.value(node.inputs[0], home, node)
+            self.values[node.output] = replace(x, shape=self.fact(node.output).shape)
+        elif isinstance(op, (Relu, LeakyRelu, Clip)):
+            x, y = self.value(node.inputs[0], home, node), self.stored(node.output, node.output, home)
+            self.values[node.output] = y
+            self.collect(node, x.elements(), WHOLE, Ending(y.elements(), clamp=_clamp(op)))
         elif isinstance(op, (MaxPool, GlobalMaxPool)):
             self.maxpool_forward(node, op)
         elif isinstance(op, Add):
-            flat = (self.fact(out).size,)
-            for i, name in enumerate(node.inputs):
-                makes = () if i else (self.new(out),)
-                self.collect(node, View(name, flat), WHOLE, None, WHOLE, View(out, flat), *makes)
+            z, *others = (self.value(name, home, node) for name in node.inputs)
+            for x in others:
+                before, z = z, self.stored(node.output, node.output, home)
+                self.collect(node, x.elements(), WHOLE, Ending(z.elements(), plus=before.elements()))
+            self.values[node.output] = z
         elif isinstance(op, Linear):
-            m = linear_map(op, self.fact(node.inputs[0]), self.fact(out), self.dtype)
-            self.maps[node.name] = m
-            x = View(node.inputs[0], m.x_shape, m.rows)
-            bias = m.bias if m.bias is not None and m.bias.any() else None
-            self.product(
-                node, m, m.forward, x, (WHOLE, WHOLE), View(out, m.z_shape, m.rows), self.new(out), bias=bias
-            )
+            self.linear_forward(node, op)
         else:
-            self.steps.append(
-                HostCall(node.name, f"{type(op).__name__}.forward", _alone(op.forward), node.inputs,
-                         (Delivery(out),))
-            )  # fmt: skip
+            inputs = tuple(self.value(name, 1, node).host() for name in node.inputs)
+            self.values[node.output] = z = self.stored(node.output, node.output)
+            self.host(node, f"{type(op).__name__}.forward", _alone(op.forward), inputs, Delivery(z.host()))
+
+    def linear_forward(self, node: Node, op: Linear) -> None:
+        x, z = self.fact(node.inputs[0]), self.fact(node.output)
+        m = linear_map(op, x, z, self.dtype, self.backend.LANES, self.homes[node.inputs[0]])
+        self.maps[node.name] = m
+        src = self.value(node.inputs[0], m.x_lanes, node)
+        self.values[node.output] = out = self.stored(node.output, node.output, m.z_lanes)
+        bias = m.bias if m.bias is not None and m.bias.any() else None
+        end = Ending(m.z_view(out), bias)
+        self.product(node, m, m.forward, m.x_view(src), (WHOLE, WHOLE), end, exact=False)
 
     def maxpool_forward(self, node: Node, op: MaxPool | GlobalMaxPool) -> None:
-        x, z = self.fact(node.inputs[0]).shape, self.fact(node.output).shape
-        window, strides, pads, dilations = op.geometry(x)
+        lanes = self.backend.LANES
+        x = self.value(node.inputs[0], lanes, node)
+        self.values[node.output] = z = self.stored(node.output, node.output, lanes)
+        self.winners[node.name] = winners = self.stored(f"winners({node.name})", node.output, lanes, "int32")
+        shape = blocked(z.shape, lanes)
         arguments = {
-            "src": View(node.inputs[0], volume(x)), "window": three(window, 1),
-            "strides": three(strides, 1), "pads": three(pads, 0), "dilations": three(dilations, 1),
-            "out": View(node.output, volume(z)), "winners": View(winners_of(node), volume(z)),
+            "src": x.view(blocked(x.shape, lanes)), **_windows(op, x.shape), "out": z.view(shape),
+            "winners": winners.view(shape),
         }  # fmt: skip
-        winners = New(winners_of(node), z, "int32")
-        self.call(node, "maxpool_forward", arguments, self.new(node.output), winners)
+        self.call(node, "maxpool_forward", arguments)
 
-    # --- the calls ---
-
-    def call(self, node: Node, kernel: str, arguments: dict[str, Any], *makes: New, form: str = "") -> None:
-        self.steps.append(KernelCall(node.name, kernel, arguments, makes, form=form))
-
-    def product(
-        self, node: Node, m: LinearMap, kernel: str, src: View | Array, parts: tuple[Any, Any], out: View,
-        *makes: New, power: int = 1, bias: Array | None = None, times: View | None = None,
-        times_part: tuple[float, float] = WHOLE, form: str = "",
-    ) -> None:  # fmt: skip
-        """One product with the layer's matrix or its transpose; adds to `out` unless it `makes` it."""
-        arguments = {
-            "src": src, "w": m.powered_weight(power), **m.options, "src_part": parts[0], "w_part": parts[1],
-            "bias": bias, "times": times, "times_part": times_part, "out": out, "accumulate": not makes,
-        }  # fmt: skip
-        self.call(node, kernel, arguments, *makes, form=form)
-
-    def collect(
-        self, node: Node, src: View, src_part: tuple[float, float], times: View | None,
-        times_part: tuple[float, float], out: View, *makes: New, form: str = "",
-    ) -> None:  # fmt: skip
-        """Elementwise product; adds to `out` unless it `makes` it."""
-        arguments = {
-            "src": src, "src_part": src_part, "times": times, "times_part": times_part, "out": out,
-            "accumulate": not makes,
-        }  # fmt: skip
-        self.call(node, "collect", arguments, *makes, form=form)
-
-    def once(self, new: New) -> tuple[New, ...]:
-        """`new` the first time it is asked for; later steps find the array there and add to it."""
-        if new.name in self.begun:
-            return ()
-        self.begun.add(new.name)
-        return (new,)
-
-    def makes_relevance(self, value: str) -> tuple[New, ...]:
-        """The relevance of `value` as a new array, for its first contribution."""
-        return self.once(New(relevance_of(value), self.fact(value).shape))
-
-    def divide(
-        self, node: Node, rule: SharingRule, share: Share, z: View | Array, shape: tuple[int, ...], s: str,
-        bias: Array | None = None, form: str = "",
-    ) -> None:  # fmt: skip
-        """`s = scale · [gate] · R / stab(z)`, outputs seen as `shape` (channels, inner)."""
-        stab = rule.stab
-        arguments: dict[str, Any] = {
-            "z": z, "r": View(relevance_of(node.output), shape),
-            "gate_z": View(node.output, shape) if share.gate else None, "gate": share.gate, "bias": bias,
-            "scale": share.scale, "epsilon": float(stab.epsilon), "clip": stab.clip,
-            "norm_scale": stab.norm_scale, "out": View(s, shape), "ledger": View(ledger_of(node), (4,)),
-        }  # fmt: skip
-        ledger = self.once(New(ledger_of(node), (4,), "float64", zero=True))
-        self.call(node, "divide", arguments, New(s, self.fact(node.output).shape), *ledger, form=form)
-
-    def total(self, value: str, node: str) -> str:
-        """Sum up the relevance of `value` as it stands; returns the name of the sums."""
-        name = f"total({value},{node})"
-        arguments = {
-            "src": View(relevance_of(value), (self.fact(value).size,)),
-            "out": View(name, (2,)),
-        }
-        self.steps.append(KernelCall(node, "sums", arguments, (New(name, (2,), "float64"),)))
-        self.sums[value] = name
-        return name
+    def host(
+        self, node: Node, title: str, function: Any, arrays: tuple[View | Shape, ...], *deliveries: Delivery
+    ) -> None:
+        self.steps.append(HostCall(node.name, title, function, arrays, deliveries))
 
     # --- backwards ---
 
     def vjp(self, node: Node, rule: Rule) -> Account:
         """Hand the relevance of the node's output to its inputs."""
-        arrived = self.sums[node.output]
-        before = {name: self.sums.get(name) for name in node.inputs}
+        arrived = self.total(node.output, node.name)
+        before = {name: self.total(name, node.name) for name in node.inputs if name in self.relevance}
         if isinstance(rule, SharingRule):
             share = forms.share_sum if isinstance(node.op, Add) else forms.share_linear
+            self.ledger(node)
             share(self, node, rule)
             self.nothing_left(node)
-        elif isinstance(rule, Pass):
-            self.pass_on(node)
         elif isinstance(rule, CustomRule):
             self.host_vjp(node, str(rule), _custom(rule, node), keep_values=True)
         elif isinstance(rule, ReLUDeconvNet):
             self.host_vjp(node, str(rule), lambda x, y, r: (np.maximum(r, 0),))
         elif isinstance(rule, ReLUGuidedBackprop):
             self.host_vjp(node, str(rule), _guided(node), keep_values=True)
+        elif isinstance(rule, Pass) or isinstance(node.op, (Add, Identity, Reshape)):
+            self.pass_on(node)
         elif isinstance(node.op, (MaxPool, GlobalMaxPool)):
-            self.maxpool_vjp(node)
+            self.maxpool_vjp(node, node.op)
         elif isinstance(rule, Gradient) and node.name in self.maps:
             self.gradient(node)
         else:
@@ -250,67 +322,74 @@ class Lowering:
             self.host_vjp(node, f"{type(node.op).__name__}.vjp", _op_vjp(node), keep_values=values)
             if isinstance(node.op, Pad):
                 self.padding_ledger(node, node.op)
-        left = tuple((self.total(name, node.name), before[name]) for name in dict.fromkeys(node.inputs))
-        ledger = ledger_of(node) if ledger_of(node) in self.begun else None
-        return Account(node.name, str(rule), rule.conserves, arrived, left, ledger)
+        self.bring_home(node)
+        left = tuple((self.total(name, node.name), before.get(name)) for name in dict.fromkeys(node.inputs))
+        return Account(
+            node.name, str(rule), rule.conserves, arrived, left, self.ledgers.get(node.name)
+        )
 
     def nothing_left(self, node: Node) -> None:
         """Zeros for inputs to which the signs of x and w leave no term of the rule."""
         for name in dict.fromkeys(node.inputs):
-            for new in self.makes_relevance(name):
-                flat = (self.fact(name).size,)
-                ledger = self.once(New(ledger_of(node), (4,), "float64", zero=True))
+            if name not in self.relevance and name not in self.abroad:
+                out, _ = self.contribution(name, self.homes[name])
                 self.collect(
-                    node, View(name, flat), (0.0, 0.0), None, WHOLE, View(new.name, flat), new, *ledger,
+                    node, self.values[name].elements(), (0.0, 0.0), Ending(out.elements()),
                     form="the signs of x and w leave nothing of the rule",
                 )  # fmt: skip
 
     def pass_on(self, node: Node) -> None:
-        (x,) = node.inputs
-        makes = self.makes_relevance(x)
-        if makes and len(self.graph.consumers[x]) == 1:
-            self.steps.append(
-                HostCall(node.name, "alias", lambda r: (r,), (relevance_of(node.output),),
-                         (Delivery(relevance_of(x)),))
-            )  # fmt: skip
-            return
-        flat = (self.fact(x).size,)
-        r, out = View(relevance_of(node.output), flat), View(relevance_of(x), flat)
-        self.collect(node, r, WHOLE, None, WHOLE, out, *makes)
+        """All relevance to every input; the first to give an input any has nothing to compute."""
+        for name in node.inputs:
+            home = self.homes[name]
+            if isinstance(node.op, Reshape):
+                plain = replace(self.arrived(node, 1), shape=self.fact(name).shape)
+                r = self.ordered(plain, home, node.name)
+            else:
+                r = self.arrived(node, home)
+            if name not in self.relevance:
+                self.relevance[name] = r
+                continue
+            out, plus = self.contribution(name, home)
+            assert plus is not None
+            self.collect(node, r.elements(), WHOLE, Ending(out.elements(), plus=plus.elements()))
 
-    def maxpool_vjp(self, node: Node) -> None:
-        x, z = self.fact(node.inputs[0]).shape, self.fact(node.output).shape
-        makes = self.makes_relevance(node.inputs[0])
+    def maxpool_vjp(self, node: Node, op: MaxPool | GlobalMaxPool) -> None:
+        lanes = self.backend.LANES
+        r, winners = self.arrived(node, lanes), self.winners[node.name]
+        out, plus = self.contribution(node.inputs[0], lanes)
+        z, x = blocked(r.shape, lanes), blocked(out.shape, lanes)
         arguments = {
-            "src": View(relevance_of(node.output), volume(z)),
-            "winners": View(winners_of(node), volume(z)),
-            "out": View(relevance_of(node.inputs[0]), volume(x)), "accumulate": not makes,
+            "src": r.view(z), "winners": winners.view(z), **_windows(op, out.shape),
+            "end": Ending(out.view(x), plus=None if plus is None else plus.view(x)),
         }  # fmt: skip
-        self.call(node, "maxpool_vjp", arguments, *makes)
+        self.call(node, "maxpool_vjp", arguments)
 
     def gradient(self, node: Node) -> None:
-        m, x = self.maps[node.name], node.inputs[0]
-        r = View(relevance_of(node.output), m.z_shape, m.rows)
-        out = View(relevance_of(x), m.x_shape, m.rows)
-        self.product(node, m, m.vjp, r, (WHOLE, WHOLE), out, *self.makes_relevance(x))
+        m = self.maps[node.name]
+        r = self.arrived(node, m.z_lanes)
+        self.product(node, m, m.vjp, m.z_view(r), (WHOLE, WHOLE), self.handed(m, node.inputs[0]), exact=False)
+
+    def handed(self, m: LinearMap, value: str, **more: Any) -> Ending:
+        """The ending of a product that contributes to the relevance of a layer's input."""
+        out, plus = self.contribution(value, m.x_lanes)
+        return Ending(m.x_view(out), plus=None if plus is None else m.x_view(plus), **more)
 
     def host_vjp(self, node: Node, title: str, function: Any, keep_values: bool = False) -> None:
         """A NumPy function `(*inputs, output, r) -> one array per input`."""
-        values = (*node.inputs, node.output)
-        inputs: tuple[str | Shape, ...] = values
-        if not keep_values:
-            inputs = tuple(Shape(self.fact(name).shape) for name in values)
-        deliveries = []
-        for name in node.inputs:
-            accumulate = not self.makes_relevance(name)
-            private = len(self.graph.consumers[name]) > 1
-            deliveries.append(Delivery(relevance_of(name), accumulate, private))
-        inputs = (*inputs, relevance_of(node.output))
-        self.steps.append(HostCall(node.name, title, function, inputs, tuple(deliveries)))
+        # What activations do to each element they do in any layout.
+        lanes = self.homes[node.output] if isinstance(node.op, (Relu, LeakyRelu, Clip)) else 1
+        names = (*node.inputs, node.output)
+        arrays: tuple[View | Shape, ...] = tuple(Shape(self.fact(name).shape) for name in names)
+        if keep_values:
+            arrays = tuple(self.value(name, lanes, node).host() for name in names)
+        arrays = (*arrays, self.arrived(node, lanes).host())
+        places = [self.contribution(name, lanes) for name in node.inputs]
+        deliveries = (Delivery(out.host(), None if plus is None else plus.host()) for out, plus in places)
+        self.host(node, title, function, arrays, *deliveries)
 
     def padding_ledger(self, node: Node, pad: Pad) -> None:
         """Relevance that falls on padding is the padding's: a constant's, like a bias'."""
-        relevance = relevance_of(node.output)
         axes = tuple(range(1, len(self.fact(node.output).shape) + 1))
         shape = self.fact(node.inputs[0]).shape
         inside = (slice(None), *(slice(a, a + n) for a, n in zip(pad.pads, shape, strict=False)))
@@ -323,25 +402,40 @@ class Lowering:
             zero = np.zeros_like(lost)
             return (np.stack([everything, lost, zero, zero], axis=1),)
 
-        self.once(New(ledger_of(node), (4,), "float64"))
-        delivery = Delivery(ledger_of(node), dtype="float64")
-        self.steps.append(HostCall(node.name, "sums of the padding", count, (relevance,), (delivery,)))
+        relevance = self.arrived(node, 1).host()
+        self.host(node, "sums of the padding", count, (relevance,), Delivery(self.ledger(node)))
 
 
-def winners_of(node: Node) -> str:
-    """Name of the array that holds a max-pooling's winners."""
-    return f"winners({node.name})"
+def relevance_of(value: str) -> str:
+    """Name of the array that holds the relevance of `value`."""
+    return f"R({value})"
 
 
-def ledger_of(node: Node) -> str:
-    """Name of the array in which a node's divisions count what bias, stabilizer and dead units take."""
-    return f"ledger({node.name})"
+def _in_lanes(name: str, lanes: int) -> str:
+    return f"{name} in {lanes} lanes" if lanes > 1 else f"{name}, plain"
+
+
+def _ledger(node: str) -> View:
+    return View(f"ledger({node})", (PARTS,), dtype="float64")
+
+
+def _sums(array: str) -> View:
+    return View(f"sums of {array}", (SUMS,), dtype="float64")
 
 
 def _clamp(op: Relu | LeakyRelu | Clip) -> tuple[float, float, float]:
     if isinstance(op, LeakyRelu):
         return op.alpha, -np.inf, np.inf
     return (1.0, op.low, op.high) if isinstance(op, Clip) else (1.0, 0.0, np.inf)
+
+
+def _windows(op: MaxPool | GlobalMaxPool, x: tuple[int, ...]) -> dict[str, tuple[int, int, int]]:
+    """The windows of a pool over samples of shape `x`, as kernels are told of them."""
+    window, strides, pads, dilations = op.geometry(x)
+    return {
+        "window": three(window, 1), "strides": three(strides, 1), "pads": three(pads, 0),
+        "dilations": three(dilations, 1),
+    }  # fmt: skip
 
 
 def _alone(function: Any) -> Any:
@@ -357,10 +451,10 @@ def _guided(node: Node) -> Any:
 
 
 def _custom(rule: CustomRule, node: Node) -> Any:
-    """The user's function: it cannot write to what it gets, and what it returns is checked."""
+    """The user's function: it cannot write to what it gets but may keep it; what it returns is checked."""
 
     def checked(*arrays: Array) -> tuple[Array, ...]:
-        arrays = tuple(a.view() for a in arrays)
+        arrays = tuple(a.copy() for a in arrays)
         for a in arrays:
             a.setflags(write=False)
         inputs, (output, r) = arrays[:-2], arrays[-2:]

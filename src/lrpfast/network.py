@@ -109,7 +109,8 @@ class Network:
             x = np.random.default_rng(0).standard_normal((4, *self.input_shape))
         x = check_input(self, x, np.dtype(dtype))
         plan = lower(self.graph, None, backends.get(), dtype)
-        before = plan.run_forward(x)[plan.output]
+        with plan.workspace(len(x)) as run:
+            before = run.forward(x)
         after = self.predict(x, dtype=dtype)
         scale = float(np.abs(before).max()) or 1.0
         return float(np.abs(before - after).max()) / scale
@@ -151,8 +152,8 @@ class Network:
             if key not in self._plans:
                 self._plans[key] = lower(canonized.graph, None, kernels, dtype)
             plan = self._plans[key]
-        with kernels.limit_threads(threads):
-            output: Array = plan.run_forward(x)[plan.output]
+        with kernels.limit_threads(threads), plan.workspace(len(x)) as run:
+            output = run.forward(x)
         check_output(canonized.graph, x, output)
         return output if canonized.head is None else canonized.head.forward(output)
 

@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .backends import numpy_
+from .backends.ending import WHOLE, Ending
 from .errors import InputError
 from .graph import Node
+from .layout import Stored
 from .linear_map import LinearMap
 from .ops.activation import Clip, Relu
 from .ops.base import Array
 from .ops.pool import AveragePool, GlobalAveragePool
 from .parts import ABS, ALL, NEG, POS, Part, Share, Term
-from .plan import Delivery, HostCall, New, View, relevance_of
 from .rules import CustomRule, SharingRule, ZBox
+from .steps import Delivery, View
 
 if TYPE_CHECKING:
     from .lower import Lowering
 
-WHOLE = (1.0, 1.0)
 Row = tuple[float, float]
 
 
@@ -95,28 +97,34 @@ def share_linear(lowering: Lowering, node: Node, rule: SharingRule) -> None:
     """Emit the steps of a sharing rule on a linear operator with one input."""
     sharing = _LinearShare(lowering, node, rule)
     shares = rule.shares()
-    alive = any(share.gate for share in shares) and dead_below_zero(lowering, node)
+    alive = any(share.gate for share in shares) and sharing.rectified is not None
     mirrored = mirror(shares)
     if mirrored and not (alive and sharing.x_nonnegative):
         sharing.mirrored(shares, mirrored)
         return
-    for i, share in enumerate(shares):
+    for share in shares:
         if not (alive and share.gate < 0):
-            sharing.plain(i, share, "only the living side: no relevance arrives where z ≤ 0" if alive else "")
+            sharing.plain(share, "only the living side: no relevance arrives where z ≤ 0" if alive else "")
 
 
-def dead_below_zero(lowering: Lowering, node: Node) -> bool:
-    """Whether no relevance arrives where the node's output is ≤ 0: only ReLUs read it.
+def rectified(lowering: Lowering, node: Node) -> Node | None:
+    """A ReLU of the node's output if no relevance arrives where that is ≤ 0: only ReLUs read it.
 
-    Where a ReLU's value is 0 its relevance must vanish, and its own rule must not invent any.
+    Where a ReLU's value is 0 its relevance must vanish, and its own rule must not invent any. If there is
+    a choice it is one without a bound above, whose output is the node's own where relevance arrives.
     """
     readers = lowering.graph.consumers[node.output]
-    return bool(readers) and all(
+    dead_below_zero = bool(readers) and all(
         (isinstance(r.op, Relu) or (isinstance(r.op, Clip) and r.op.low == 0))
         and lowering.vanishing[r.output]
         and not isinstance(lowering.rules[r.name], CustomRule)
         for r in readers
     )
+    return max(readers, key=_bound) if dead_below_zero else None
+
+
+def _bound(node: Node) -> float:
+    return node.op.high if isinstance(node.op, Clip) else np.inf
 
 
 def _distance(
@@ -140,6 +148,11 @@ def _distance(
     return function
 
 
+def _grows(part: Part) -> bool:
+    """Whether the part of an array is nowhere less than the array."""
+    return part.power == 1 and part.positive >= 1 >= part.negative
+
+
 class _LinearShare:
     """The steps of one node."""
 
@@ -150,148 +163,177 @@ class _LinearShare:
         self.m: LinearMap = lowering.maps[node.name]
         self.x = node.inputs[0]
         self.x_nonnegative = lowering.fact(self.x).nonnegative
+        self.z = lowering.values[node.output]
+        self.rectified = rectified(lowering, node)
+        self.shifts: dict[str, Stored] = {}
 
     def source(self, part: Part) -> tuple[View | None, Row]:
         """The array behind a part of x, and the part as a pair; no array for ones."""
         if part.power == 0:
             return None, WHOLE
-        name = self.shifted(part.minus) if part.minus else self.x
-        return View(name, self.m.x_shape, self.m.rows), pair(part)
+        x = self.shifted(part.minus) if part.minus else self.to.values[self.x]
+        return self.m.x_view(self.to.ordered(x, self.m.x_lanes, self.node.name)), pair(part)
 
-    def shifted(self, bound: str) -> str:
+    def shifted(self, bound: str) -> Stored:
         """The array `x − low` or `x − high`, made at its first use."""
         assert isinstance(self.rule, ZBox)
-        name = f"{self.x}-{bound}({self.node.name})"
-        if self.to.once(New(name, self.to.fact(self.x).shape)):
+        if bound not in self.shifts:
+            self.shifts[bound] = out = self.to.stored(f"{self.x}-{bound}({self.node.name})", self.x)
             function = _distance(self.rule, bound, self.node.name, self.to.dtype)
-            self.to.steps.append(
-                HostCall(self.node.name, f"x - {bound}", function, (self.x,), (Delivery(name),))
-            )
-        return name
+            x = self.to.value(self.x, 1, self.node).host()
+            self.to.host(self.node, f"x - {bound}", function, (x,), Delivery(out.host()))
+        return self.shifts[bound]
 
-    def z_view(self, name: str) -> View:
-        return View(name, self.m.z_shape, self.m.rows)
+    def like_z(self, name: str) -> Stored:
+        """A new array that lies like the layer's output."""
+        return self.to.stored(f"{name}({self.node.name})", self.node.output, self.m.z_lanes)
 
-    def plain(self, i: int, share: Share, note: str = "") -> None:
+    def elements(self, z: Stored) -> View:
+        """An array like z for elementwise kernels."""
+        return z.view(self.m.z_elements)
+
+    def plain(self, share: Share, note: str = "") -> None:
         """A denominator, a division, and one transposed product per term."""
         terms = simplify(
             share.terms, self.x_nonnegative, isinstance(self.node.op, (AveragePool, GlobalAveragePool))
         )
         bias = self.m.bias_part(share.bias)
-        denominator, form = self.denominator(i, share, terms, bias)
+        denominator, form = self.denominator(share, terms, bias)
         if denominator is None:
             return
-        s = f"s({self.node.name},{i})"
-        self.divide(denominator, share, bias, s, form="; ".join(filter(None, (form, note))))
+        s = self.divide(denominator, share, bias, "; ".join(filter(None, (form, note))))
         for term in terms:
             times, times_part = self.source(term.x)
-            self.back(s, term.w, times, times_part, form=str(term))
+            self.back(s, term.w, times, times_part, str(term), exact=not self.is_tame(share, terms))
+
+    def is_tame(self, share: Share, terms: tuple[Term, ...]) -> bool:
+        """Whether the denominator is nowhere less than the output that a ReLU lets through.
+
+        Relevance over it is then no more than relevance over that output, so that one small denominator
+        does not drown its neighbours' relevance in rounding errors.
+        """
+        if self.rectified is None or share.gate < 0 or not 0 < share.scale <= 1 or len(terms) != 1:
+            return False
+        (term,) = terms
+        whole = term == Term(ALL, ALL)
+        grown = self.x_nonnegative and term.x == ALL and _grows(term.w)
+        bias = self.m.bias
+        biased = bias is None or bool((bias <= 0).all()) or (share.bias is not None and _grows(share.bias))
+        return (whole or grown) and biased
 
     def denominator(
-        self, i: int, share: Share, terms: tuple[Term, ...], bias: Array | None
-    ) -> tuple[View | Array | None, str]:
-        """What to divide by, as (n or 1, channels, inner), and the form in words."""
-        m, shape = self.m, self.m.share_shape
+        self, share: Share, terms: tuple[Term, ...], bias: Array | None
+    ) -> tuple[Stored | Array | None, str]:
+        """What to divide by, and the form in words."""
+        m = self.m
         if not terms:  # the signs leave nothing but the bias
-            if bias is None:
-                return None, ""
-            per_channel = m.per_channel(bias)
-            assert per_channel is not None
-            full = np.broadcast_to(per_channel[:, None], shape)
-            return np.ascontiguousarray(full, self.to.dtype)[None], "bias alone"
-        if terms == (Term(ALL, ALL),):
-            whole = m.bias is None or not m.bias.any() or (share.bias == ALL)
-            if whole:
-                return View(self.node.output, shape), "denominator is the layer's output"
+            return (None, "") if bias is None else (self.bias_alone(bias), "bias alone")
+        if terms == (Term(ALL, ALL),) and (m.bias is None or not m.bias.any() or share.bias == ALL):
+            return self.output()
         if all(term.x.power == 0 for term in terms):
             return self.constant(terms, bias), "denominator computed once"
-        name = f"z({self.node.name},{i})"
-        made: tuple[New, ...] = (New(name, self.to.fact(self.node.output).shape),)
+        z = None
         for term in terms:
             x, x_part = self.source(term.x)
             assert x is not None
-            self.to.product(
-                self.node, m, m.forward, x, (x_part, pair(term.w)), self.z_view(name), *made,
-                power=term.w.power, bias=bias if made else None, form=str(term),
-            )  # fmt: skip
-            made = ()
-        return View(name, shape), f"denominator in {len(terms)} product{'s'[: len(terms) > 1]}"
+            before, z = z, self.like_z("z")
+            end = Ending(
+                m.z_view(z), None if before else bias, plus=None if before is None else m.z_view(before)
+            )
+            parts = x_part, pair(term.w)
+            self.to.product(self.node, m, m.forward, x, parts, end, term.w.power, str(term))
+        return z, f"denominator in {len(terms)} product{'s'[: len(terms) > 1]}"
+
+    def output(self) -> tuple[Stored, str]:
+        """The layer's output, or that of a ReLU behind it: where relevance arrives they are the same."""
+        relu = self.rectified
+        if relu is None or _bound(relu) < np.inf or self.rule.stab.norm_scale:
+            self.to.exact.add(self.z.name)
+            return self.z, "denominator is the layer's output"
+        return self.to.values[relu.output], f"denominator is the output of {relu.name}"
+
+    def bias_alone(self, bias: Array) -> Array:
+        """The bias as a denominator, for one sample that serves all."""
+        z = np.empty((1, *self.m.z_elements), self.to.dtype)
+        bias_per_channel = self.m.per_channel(bias)
+        assert bias_per_channel is not None
+        z[...] = numpy_.per_channel(bias_per_channel, z)
+        return z
 
     def constant(self, terms: tuple[Term, ...], bias: Array | None) -> Array:
-        """The denominator where x takes no part: one for all samples."""
+        """The denominator where x takes no part, for one sample that serves all."""
         m = self.m
-        ones = np.ones((1, *m.x_shape), self.to.dtype)
         z = np.zeros((1, *m.z_shape), self.to.dtype)
         for term in terms:
             getattr(self.to.backend, m.forward)(
-                src=ones, w=m.powered_weight(term.w.power), **m.options, src_part=WHOLE, w_part=pair(term.w),
-                bias=bias, times=None, times_part=WHOLE, out=z, accumulate=True,
+                src=m.ones(self.to.dtype), w=m.powered_weight(term.w.power), **m.arguments(True),
+                src_part=WHOLE, w_part=pair(term.w), end=Ending(z, bias, plus=z),
             )  # fmt: skip
             bias = None
-        return np.tile(z.reshape(1, m.z_shape[0], -1), (1, m.rows, 1)).reshape(1, *m.share_shape)
+        return np.tile(z.reshape(1, -1), (1, m.rows)).reshape(1, *m.z_elements)
 
-    def divide(self, z: View | Array, share: Share, bias: Array | None, s: str, form: str) -> None:
-        bias = self.m.per_channel(bias)
-        self.to.divide(self.node, self.rule, share, z, self.m.share_shape, s, bias, form)
-
-    def back(self, s: str, w: Part, times: View | None, times_part: Row, form: str) -> None:
-        """Add `part(x) ⊙ part(w)ᵀ s` to the relevance of the input."""
-        out = View(relevance_of(self.x), self.m.x_shape, self.m.rows)
-        self.to.product(
-            self.node, self.m, self.m.vjp, self.z_view(s), (WHOLE, pair(w)), out,
-            *self.to.makes_relevance(self.x), power=w.power, times=times, times_part=times_part, form=form,
+    def divide(self, z: Stored | Array, share: Share, bias: Array | None, form: str) -> Stored:
+        """Relevance over a denominator."""
+        s = self.like_z("s")
+        gate = self.z if self.rectified is None else self.to.values[self.rectified.output]
+        self.to.divide(
+            self.node, self.rule, share, self.elements(z) if isinstance(z, Stored) else z, self.elements(s),
+            self.elements(gate), self.m.per_channel(bias), form,
         )  # fmt: skip
+        return s
+
+    def back(
+        self, s: Stored, w: Part, times: View | None, times_part: Row, form: str, exact: bool = True
+    ) -> None:
+        """Add `part(x) ⊙ part(w)ᵀ s` to the relevance of the input."""
+        m = self.m
+        end = self.to.handed(m, self.x, times=times, times_part=times_part)
+        self.to.product(self.node, m, m.vjp, m.z_view(s), (WHOLE, pair(w)), end, w.power, form, exact)
 
     def mirrored(self, shares: tuple[Share, ...], pattern: Mirror) -> None:
         """Both gates from the layer's output (or x·w) and one product of magnitudes, back through two."""
         m, node, to = self.m, self.node, self.to
         half, tilt = pattern.half, pattern.tilt
-        u, both, difference = (f"{name}({node.name})" for name in ("u", "s", "d"))
-        shape = to.fact(node.output).shape
-        x = View(self.x, m.x_shape, m.rows)
-        to.product(
-            node, m, m.forward, x, (pair(ABS), pair(ABS)), self.z_view(u), New(u, shape), form="|x|·|w|"
-        )
-        flat = (to.fact(node.output).size,)
-        xw, own = node.output, m.bias
+        x, _ = self.source(ALL)
+        assert x is not None
+        u = self.like_z("u")
+        magnitudes = pair(ABS), pair(ABS)
+        to.product(node, m, m.forward, x, magnitudes, Ending(m.z_view(u)), form="|x|·|w|")
+        xw, own = self.z, m.bias
         if own is not None and own.any() and any(share.bias is None for share in shares):
             # z − b would lose the digits by which a large b exceeds x·w.
-            xw, own = f"xw({node.name})", None
-            to.product(node, m, m.forward, x, (WHOLE, WHOLE), self.z_view(xw), New(xw, shape), form="x·w")
+            xw, own = self.like_z("xw"), None
+            to.product(node, m, m.forward, x, (WHOLE, WHOLE), Ending(m.z_view(xw)), form="x·w")
+        self.to.exact.add(xw.name)
         quotients = []
         for share, sign in zip(shares, (1.0, -1.0), strict=True):
-            z, s = f"z({node.name},{share.gate})", f"s({node.name},{share.gate})"
-            bias = m.bias_part(share.bias)
-            self.scaled(xw, half, own, bias, z)
-            to.collect(node, View(u, flat), (sign * tilt, sign * tilt), None, WHOLE, View(z, flat))
-            source = "the output" if xw == node.output else "x·w"
+            z, bias = self.like_z("z"), m.bias_part(share.bias)
+            plus = self.scaled(xw, half, own, bias)
+            end = Ending(self.elements(z), plus=self.elements(plus))
+            to.collect(node, self.elements(u), (sign * tilt, sign * tilt), end)
+            source = "the output" if xw is self.z else "x·w"
             form = f"{half:g}·x·w{sign * tilt:+g}·|x||w| from {source} and |x|·|w|"
-            self.divide(View(z, m.share_shape), share, bias, s, form)
-            quotients.append(View(s, flat))
-        plus, minus = quotients
-        to.collect(node, plus, WHOLE, None, WHOLE, View(both, flat), New(both, shape))
-        to.collect(node, minus, WHOLE, None, WHOLE, View(both, flat))
-        to.collect(node, plus, WHOLE, None, WHOLE, View(difference, flat), New(difference, shape))
-        to.collect(node, minus, (-1.0, -1.0), None, WHOLE, View(difference, flat))
+            quotients.append(self.divide(z, share, bias, form))
+        one, other = map(self.elements, quotients)
+        both, difference = self.like_z("s"), self.like_z("d")
+        to.collect(node, other, WHOLE, Ending(self.elements(both), plus=one))
+        to.collect(node, other, (-1.0, -1.0), Ending(self.elements(difference), plus=one))
         self.back(both, Part(half, half), x, WHOLE, "x·w")
         self.back(difference, Part(tilt, -tilt), x, pair(ABS), "|x|·|w|")
 
-    def scaled(self, name: str, factor: float, own: Array | None, bias: Array | None, out: str) -> None:
-        """`factor · (a − own) + bias` per channel of an array, as a 1×1 depthwise layer."""
-        channels, inner = self.m.share_shape
-        kind = self.to.dtype.type
-        b = np.zeros(self.m.z_shape[0], kind) if own is None else -kind(factor) * own
+    def scaled(self, a: Stored, factor: float, own: Array | None, bias: Array | None) -> Stored:
+        """`factor · (a − own) + bias` per channel."""
+        m, kind = self.m, self.to.dtype.type
+        out = self.like_z("z")
+        b = np.zeros(m.z_channels, kind) if own is None else -kind(factor) * own
         if bias is not None:
             b = b + bias
-        shape = (channels, 1, 1, inner)
         arguments = {
-            "src": View(name, shape), "w": np.full((channels, 1, 1, 1, 1), factor, kind),
-            "strides": (1, 1, 1), "pads": (0, 0, 0), "dilations": (1, 1, 1),
-            "src_part": WHOLE, "w_part": WHOLE, "bias": self.m.per_channel(b), "times": None,
-            "times_part": WHOLE, "out": View(out, shape), "accumulate": False,
+            "src": self.elements(a), "w": np.full(m.z_channels * m.rows, factor, kind), "src_part": WHOLE,
+            "w_part": WHOLE, "end": Ending(self.elements(out), m.per_channel(b)),
         }  # fmt: skip
-        new = New(out, self.to.fact(self.node.output).shape)
-        self.to.call(self.node, "depthwise_forward", arguments, new)
+        self.to.call(self.node, "affine", arguments)
+        return out
 
 
 # --- shares of Add ---
@@ -299,39 +341,44 @@ class _LinearShare:
 
 def share_sum(lowering: Lowering, node: Node, rule: SharingRule) -> None:
     """Emit the steps of a sharing rule on Add: a linear layer whose weights are ones."""
-    flat = (lowering.fact(node.output).size,)
+    home = lowering.homes[node.output]
+    inputs = [lowering.value(name, home, node) for name in node.inputs]
     nonnegative = all(lowering.fact(name).nonnegative for name in node.inputs)
-    for i, share in enumerate(rule.shares()):
+    for share in rule.shares():
         terms = simplify(share.terms, nonnegative, True)
         if not terms:
             continue
-        z, form = _sum_denominator(lowering, node, terms, i)
-        s = f"s({node.name},{i})"
-        lowering.divide(node, rule, share, z, (1, *flat), s, form=form)
-        for x in node.inputs:
+        z, form = _sum_denominator(lowering, node, inputs, terms)
+        s = lowering.stored(f"s({node.name})", node.output, home).elements()
+        lowering.divide(node, rule, share, z, s, lowering.values[node.output].elements(), form=form)
+        for name, x in zip(node.inputs, inputs, strict=True):
             for term in terms:
-                times = None if term.x.power == 0 else View(x, flat)
+                out, plus = lowering.contribution(name, home)
+                end = Ending(
+                    out.elements(),
+                    times=None if term.x.power == 0 else x.elements(),
+                    times_part=WHOLE if term.x.power == 0 else pair(term.x),
+                    plus=None if plus is None else plus.elements(),
+                )
                 w = term.w.positive  # part(w) of a weight that is 1
-                lowering.collect(
-                    node, View(s, flat), (w, w), times, pair(term.x), View(relevance_of(x), flat),
-                    *lowering.makes_relevance(x), form=str(term),
-                )  # fmt: skip
+                lowering.collect(node, s, (w, w), end, form=str(term))
 
 
 def _sum_denominator(
-    lowering: Lowering, node: Node, terms: tuple[Term, ...], i: int
+    lowering: Lowering, node: Node, inputs: list[Stored], terms: tuple[Term, ...]
 ) -> tuple[View | Array, str]:
-    shape = lowering.fact(node.output).shape
-    flat = (lowering.fact(node.output).size,)
+    own = lowering.values[node.output]
     if terms == (Term(ALL, ALL),):
-        return View(node.output, (1, *flat)), "denominator is the layer's output"
+        return own.elements(), "denominator is the layer's output"
     if all(term.x.power == 0 for term in terms):
-        count = len(node.inputs) * sum(term.w.positive for term in terms)
-        return np.full((1, 1, *flat), count, lowering.dtype), "denominator computed once"
-    name = f"z({node.name},{i})"
-    for x in node.inputs:
+        count = len(inputs) * sum(term.w.positive for term in terms)
+        return np.full((1, *own.elements().shape), count, lowering.dtype), "denominator computed once"
+    z = None
+    for x in inputs:
         for term in terms:
             part = (term.x.positive * term.w.positive, term.x.negative * term.w.positive)
-            new = lowering.once(New(name, shape))
-            lowering.collect(node, View(x, flat), part, None, WHOLE, View(name, flat), *new)
-    return View(name, (1, *flat)), "denominator from parts of the inputs"
+            before, z = z, lowering.stored(f"z({node.name})", node.output, own.lanes)
+            plus = None if before is None else before.elements()
+            lowering.collect(node, x.elements(), part, Ending(z.elements(), plus=plus))
+    assert z is not None
+    return z.elements(), "denominator from parts of the inputs"

@@ -16,8 +16,8 @@ from .cpus import default_num_threads
 
 KERNELS = (
     "gemm_forward", "gemm_vjp", "conv_forward", "conv_vjp", "depthwise_forward", "depthwise_vjp",
-    "sumpool_forward", "sumpool_vjp", "maxpool_forward", "maxpool_vjp", "clamp_forward", "collect", "divide",
-    "sums",
+    "sumpool_forward", "sumpool_vjp", "maxpool_forward", "maxpool_vjp", "affine", "collect", "divide",
+    "reorder", "sums",
 )  # fmt: skip
 
 _MODULES = {"native": "native", "numba": "numba_", "numpy": "numpy_"}  # the best first
@@ -45,7 +45,8 @@ def get(name: str | None = None) -> ModuleType:
     Returns
     -------
     module
-        With the functions `KERNELS`, a `name`, and the context manager `limit_threads(n)`.
+        With the functions `KERNELS`, a `name`, the number `LANES`, and the context manager
+        `limit_threads(n)`; perhaps with a class `Program`, which runs many calls in a row.
 
     Raises
     ------

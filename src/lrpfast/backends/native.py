@@ -3,6 +3,9 @@
 The SIMD target is the best that the CPU has; the environment variable ``LRPFAST_TARGET`` or
 `set_target` chooses another. On one target the results are the same bits for any number of
 threads, any size of the batch and any place in it.
+
+The arrays of convolutions have 16 lanes, or one block of fewer; those of depthwise convolutions and of
+pooling have 16. `Program` runs many calls in a row.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from contextlib import contextmanager
 from .. import _core
 from .._core import (
     KERNELS,
-    clamp_forward,
+    LANES,
+    Program,
+    affine,
     collect,
     conv_forward,
     conv_vjp,
@@ -25,6 +30,7 @@ from .._core import (
     gemm_vjp,
     maxpool_forward,
     maxpool_vjp,
+    reorder,
     set_num_threads,
     sumpool_forward,
     sumpool_vjp,
@@ -35,9 +41,10 @@ from .._core import (
 from ..errors import BackendError
 
 __all__ = [
-    "KERNELS", "clamp_forward", "collect", "conv_forward", "conv_vjp", "depthwise_forward", "depthwise_vjp",
-    "divide", "gemm_forward", "gemm_vjp", "limit_threads", "maxpool_forward", "maxpool_vjp", "name",
-    "set_num_threads", "set_target", "sumpool_forward", "sumpool_vjp", "sums", "target", "targets",
+    "KERNELS", "LANES", "Program", "affine", "collect", "conv_forward", "conv_vjp", "depthwise_forward",
+    "depthwise_vjp", "divide", "gemm_forward", "gemm_vjp", "limit_threads", "maxpool_forward", "maxpool_vjp",
+    "name", "reorder", "set_num_threads", "set_target", "sumpool_forward", "sumpool_vjp", "sums", "target",
+    "targets",
 ]  # fmt: skip
 
 name = "native"

@@ -6,15 +6,19 @@ They know nothing of rules, networks or nodes.
 Conventions
 -----------
 - Arrays are C-contiguous and of one dtype, float32 or float64. `n` counts samples.
+- Convolutions and pooling work on *blocked* arrays (n, blocks, d, h, w, lanes): channel c lies in block
+  `c // lanes` at lane `c % lanes`, so that the channels of one place lie together. With one lane that is
+  (n, channels, d, h, w). Lanes beyond the last channel hold zeros, and kernels keep them so.
+  `src` and `out` may have different numbers of lanes. There are three spatial axes; ones stand in for
+  axes that a layer does not have. `pads` are those at the beginning of each axis; the sizes of `src`
+  and `out` imply those at the end. `LANES` is how many lanes a backend likes best.
 - A *part* is a pair `(positive, negative)` that scales the two signs of an array:
   `part(a) = positive · max(a, 0) + negative · min(a, 0)`. So `(1, 1)` is the array itself,
   `(1, 0)` its positive part and `(1, -1)` its absolute value.
-- Kernels of linear operators compute `out (+)= part(times) ⊙ (A · part(src) + bias)`, where `A` is
-  the operator's matrix made of `part(w)` (`*_forward`) or its transpose (`*_vjp`). Without
-  `times` the factor is 1. With `accumulate` the result is added to `out`, else it replaces `out`.
-  `bias` has one value per channel (axis 1) of `out`.
-- Convolutions have three spatial axes; ones stand in for axes that a layer does not have. `pads`
-  are those at the beginning of each axis; the sizes of `src` and `out` imply those at the end.
+- Kernels of linear operators compute `A · part(src)`, where `A` is the operator's matrix made of
+  `part(w)` (`*_forward`) or its transpose (`*_vjp`); an `Ending` says what becomes of the result.
+- A convolution that is to be `exact` makes no zero out of a difference of rounded numbers: outputs all of
+  whose products are zero are zero. Without it a backend may use Winograd's algorithm in float32.
 """
 
 from __future__ import annotations
@@ -26,11 +30,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..ops.base import Array
+from .ending import Ending, Quotient
 
 Part = tuple[float, float]
 Triple = tuple[int, int, int]
 
 name = "numpy"
+LANES = 1
 
 
 @contextmanager
@@ -49,40 +55,97 @@ def part(a: Array, which: Part) -> Array:
     return both
 
 
-def _store(
-    result: Array, bias: Array | None, times: Array | None, times_part: Part, out: Array, accumulate: bool
-) -> None:
-    """The end that all kernels of linear operators share."""
-    if bias is not None:
-        result = result + bias.reshape(-1, *[1] * (out.ndim - 2))
-    if times is not None:
-        result = result * part(times, times_part)
-    if accumulate:
-        out += result
-    else:
-        out[...] = result
+# --- blocked arrays ---
+
+
+def plain(a: Array, channels: int) -> Array:
+    """A blocked array (n, blocks, ..., lanes) as (n, channels, ...)."""
+    together = np.moveaxis(a, -1, 2)
+    return together.reshape(a.shape[0], -1, *a.shape[2:-1])[:, :channels]
+
+
+def blocked(a: Array, lanes: int) -> Array:
+    """(n, channels, ...) as (n, blocks, ..., lanes), zeros beyond the last channel."""
+    n, channels = a.shape[:2]
+    blocks = -(-channels // lanes)
+    full = np.zeros((n, blocks * lanes, *a.shape[2:]), a.dtype)
+    full[:, :channels] = a
+    return np.ascontiguousarray(np.moveaxis(full.reshape(n, blocks, lanes, *a.shape[2:]), 2, -1))
+
+
+def per_channel(values: Array, out: Array) -> Array:
+    """A value per channel in the place of its lane; `out` is (n, channels) or (n, blocks, ..., lanes)."""
+    if out.ndim == 2:
+        return values
+    return blocked(values.reshape(1, -1, *[1] * (out.ndim - 3)), out.shape[-1])
+
+
+# --- endings ---
+
+
+def finish(result: Array, end: Ending) -> None:
+    """Write `result`, shaped like `end.out`, as the ending says."""
+    value = result
+    if end.bias is not None:
+        value = value + per_channel(end.bias, end.out)
+    if end.times is not None:
+        value = value * part(end.times, end.times_part)
+    if end.plus is not None:
+        value = end.plus + value
+    if end.clamp is not None:
+        value = clamped(value, *end.clamp)
+    if end.quotient is not None:
+        eps = np.asarray(end.quotient.epsilon, value.dtype)
+        value = quotient(value, eps, end.quotient)
+    end.out[...] = value
+    if end.sums is not None:
+        sums(end.out.reshape(len(end.out), -1), end.sums)
+
+
+def clamped(x: Array, slope: float, low: float, high: float) -> Array:
+    """`min(max(x, low), high)`, negative x scaled by `slope` first."""
+    kind = x.dtype.type
+    scaled = x if slope == 1 else np.where(x < 0, x * kind(slope), x)
+    return np.clip(scaled, kind(low), kind(high))
+
+
+def quotient(z: Array, epsilon: Array, of: Quotient) -> Array:
+    """`of.r` over the denominators `z`, and the entries in the ledger; see `Quotient`."""
+    kind = z.dtype.type
+    sign = np.where(z < 0, kind(-1), kind(1))
+    stabilized = sign * np.maximum(np.abs(z), epsilon) if of.clip else z + sign * epsilon
+    takes_part = np.ones(of.r.shape, bool)
+    if of.gate:
+        takes_part = of.gate_z > 0 if of.gate > 0 else of.gate_z < 0
+    share = np.where(takes_part, of.r * kind(of.scale), kind(0))
+    alive = np.broadcast_to(stabilized != 0, share.shape)
+    s: Array = np.divide(share, stabilized, out=np.zeros_like(share), where=alive)
+
+    axes = tuple(range(1, share.ndim))
+    s64, share64 = s.astype(np.float64), share.astype(np.float64)
+    zero = np.broadcast_to(z == 0, share.shape)
+    of.ledger[:, 0] += share64.sum(axis=axes)
+    if of.bias is not None:
+        of.ledger[:, 1] += (s64 * per_channel(of.bias, of.r)).sum(axis=axes)
+    of.ledger[:, 2] += np.where(zero, 0, s64 * (stabilized.astype(np.float64) - z)).sum(axis=axes)
+    of.ledger[:, 3] += np.where(zero, share64, 0).sum(axis=axes)
+    return s
 
 
 # --- dense: src (n, k), w (m, k), out (n, m); the vjp the other way round ---
 
 
-def gemm_forward(
-    src: Array, w: Array, src_part: Part, w_part: Part, bias: Array | None,
-    times: Array | None, times_part: Part, out: Array, accumulate: bool,
-) -> None:  # fmt: skip
-    """Dense layer: `out[n, m] = Σ_k src[n, k] · w[m, k]`."""
-    _store(part(src, src_part) @ part(w, w_part).T, bias, times, times_part, out, accumulate)
+def gemm_forward(src: Array, w: Array, src_part: Part, w_part: Part, end: Ending) -> None:
+    """Dense layer: `result[n, m] = Σ_k src[n, k] · w[m, k]`."""
+    finish(part(src, src_part) @ part(w, w_part).T, end)
 
 
-def gemm_vjp(
-    src: Array, w: Array, src_part: Part, w_part: Part, bias: Array | None,
-    times: Array | None, times_part: Part, out: Array, accumulate: bool,
-) -> None:  # fmt: skip
-    """Transposed dense layer: `out[n, k] = Σ_m src[n, m] · w[m, k]`."""
-    _store(part(src, src_part) @ part(w, w_part), bias, times, times_part, out, accumulate)
+def gemm_vjp(src: Array, w: Array, src_part: Part, w_part: Part, end: Ending) -> None:
+    """Transposed dense layer: `result[n, k] = Σ_m src[n, m] · w[m, k]`."""
+    finish(part(src, src_part) @ part(w, w_part), end)
 
 
-# --- convolutions: x (n, c, d, h, w), weight (m, c / groups, kd, kh, kw), z (n, m, od, oh, ow) ---
+# --- convolutions: x has c channels, w is (m, c / groups, kd, kh, kw), z has m channels ---
 
 
 def _taps(
@@ -113,95 +176,91 @@ def _at_tap(weight: Array, tap: tuple[int, ...]) -> Array:
 
 def conv_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
-    src_part: Part, w_part: Part, bias: Array | None,
-    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+    src_part: Part, w_part: Part, exact: bool, end: Ending,
 ) -> None:  # fmt: skip
     """Convolution (ONNX Conv): `src` is x, `out` is z."""
-    x, weight = part(src, src_part), part(w, w_part)
     m, c = w.shape[0] // groups, w.shape[1]
-    z = np.zeros_like(out)
-    for tap, z_at, x_at in _taps(x.shape[2:], out.shape[2:], w.shape[2:], strides, pads, dilations):
+    x, weight = part(plain(src, c * groups), src_part), part(w, w_part)
+    z = np.zeros((len(x), len(w), *end.out.shape[2:5]), src.dtype)
+    for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
         taken = x[x_at]
         for g in range(groups):
             some_w = _at_tap(weight, tap)[g * m : (g + 1) * m]
             some_x = taken[:, g * c : (g + 1) * c]
             flat = some_x.reshape(len(x), c, -1)
             z[z_at][:, g * m : (g + 1) * m] += (some_w @ flat).reshape(len(x), m, *some_x.shape[2:])
-    _store(z, bias, times, times_part, out, accumulate)
+    finish(blocked(z, end.out.shape[-1]), end)
 
 
 def conv_vjp(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
-    src_part: Part, w_part: Part, bias: Array | None,
-    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+    src_part: Part, w_part: Part, exact: bool, end: Ending,
 ) -> None:  # fmt: skip
     """Transposed convolution (ONNX ConvTranspose): `src` is like z, `out` like x."""
-    z, weight = part(src, src_part), part(w, w_part)
     m, c = w.shape[0] // groups, w.shape[1]
-    x = np.zeros_like(out)
-    for tap, z_at, x_at in _taps(out.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
+    z, weight = part(plain(src, len(w)), src_part), part(w, w_part)
+    x = np.zeros((len(z), c * groups, *end.out.shape[2:5]), src.dtype)
+    for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
         taken = z[z_at]
         for g in range(groups):
             some_w = _at_tap(weight, tap)[g * m : (g + 1) * m]
             some_z = taken[:, g * m : (g + 1) * m]
             flat = some_z.reshape(len(z), m, -1)
             x[x_at][:, g * c : (g + 1) * c] += (some_w.T @ flat).reshape(len(z), c, *some_z.shape[2:])
-    _store(x, bias, times, times_part, out, accumulate)
+    finish(blocked(x, end.out.shape[-1]), end)
 
 
 def depthwise_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, bias: Array | None,
-    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+    src_part: Part, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
     """Convolution with one filter a channel: w is (c, 1, kd, kh, kw), `src` x, `out` z."""
-    x, weight = part(src, src_part), part(w, w_part)
-    z = np.zeros_like(out)
-    for tap, z_at, x_at in _taps(x.shape[2:], out.shape[2:], w.shape[2:], strides, pads, dilations):
+    x, weight = part(plain(src, len(w)), src_part), part(w, w_part)
+    z = np.zeros((*x.shape[:2], *end.out.shape[2:5]), src.dtype)
+    for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
         z[z_at] += x[x_at] * _at_tap(weight, tap).reshape(-1, 1, 1, 1)
-    _store(z, bias, times, times_part, out, accumulate)
+    finish(blocked(z, end.out.shape[-1]), end)
 
 
 def depthwise_vjp(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, bias: Array | None,
-    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+    src_part: Part, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
     """Transpose of `depthwise_forward`: `src` is like z, `out` like x."""
-    z, weight = part(src, src_part), part(w, w_part)
-    x = np.zeros_like(out)
-    for tap, z_at, x_at in _taps(out.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
+    z, weight = part(plain(src, len(w)), src_part), part(w, w_part)
+    x = np.zeros((*z.shape[:2], *end.out.shape[2:5]), src.dtype)
+    for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
         x[x_at] += z[z_at] * _at_tap(weight, tap).reshape(-1, 1, 1, 1)
-    _store(x, bias, times, times_part, out, accumulate)
+    finish(blocked(x, end.out.shape[-1]), end)
 
 
-# --- pooling: x (n, c, d, h, w), z (n, c, od, oh, ow) ---
+# --- pooling: src and out have the same lanes, all of them channels like any other ---
 
 
 def sumpool_forward(
     src: Array, w: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, bias: Array | None,
-    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+    src_part: Part, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
     """Sum over windows, times a weight per output place: w is (od, oh, ow), `src` x, `out` z."""
-    x = part(src, src_part)
-    z = np.zeros_like(out)
-    for _, z_at, x_at in _taps(x.shape[2:], out.shape[2:], window, strides, pads, dilations):
+    lanes = src.shape[-1]
+    x = part(plain(src, src.shape[1] * lanes), src_part)
+    z = np.zeros((*x.shape[:2], *end.out.shape[2:5]), src.dtype)
+    for _, z_at, x_at in _taps(x.shape[2:], z.shape[2:], window, strides, pads, dilations):
         z[z_at] += x[x_at]
-    _store(z * part(w, w_part), bias, times, times_part, out, accumulate)
+    finish(blocked(z * part(w, w_part), lanes), end)
 
 
 def sumpool_vjp(
     src: Array, w: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, bias: Array | None,
-    times: Array | None, times_part: Part, out: Array, accumulate: bool,
+    src_part: Part, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
     """Transpose of `sumpool_forward`: `src` is like z, `out` like x."""
-    z = part(src, src_part) * part(w, w_part)
-    x = np.zeros_like(out)
-    for _, z_at, x_at in _taps(out.shape[2:], z.shape[2:], window, strides, pads, dilations):
+    lanes = src.shape[-1]
+    z = part(plain(src, src.shape[1] * lanes), src_part) * part(w, w_part)
+    x = np.zeros((*z.shape[:2], *end.out.shape[2:5]), src.dtype)
+    for _, z_at, x_at in _taps(x.shape[2:], z.shape[2:], window, strides, pads, dilations):
         x[x_at] += z[z_at]
-    _store(x, bias, times, times_part, out, accumulate)
+    finish(blocked(x, lanes), end)
 
 
 def maxpool_forward(
@@ -213,89 +272,67 @@ def maxpool_forward(
     `winners` (int32, shape of `out`) receives the flat index of the winner in its `d · h · w`
     plane. Among equals the first in row-major order wins.
     """
-    size = src.shape[2:]
+    size, lanes = src.shape[2:5], src.shape[-1]
+    x = plain(src, src.shape[1] * lanes)
     plane = np.arange(np.prod(size), dtype=np.int32).reshape(1, 1, *size)
-    out[...] = -np.inf
-    winners[...] = 0
-    for _, z_at, x_at in _taps(size, out.shape[2:], window, strides, pads, dilations):
-        better = src[x_at] > out[z_at]
-        out[z_at] = np.where(better, src[x_at], out[z_at])
-        winners[z_at] = np.where(better, plane[x_at], winners[z_at])
+    z = np.full((*x.shape[:2], *out.shape[2:5]), -np.inf, src.dtype)
+    best = np.zeros(z.shape, np.int32)
+    for _, z_at, x_at in _taps(size, z.shape[2:], window, strides, pads, dilations):
+        better = x[x_at] > z[z_at]
+        z[z_at] = np.where(better, x[x_at], z[z_at])
+        best[z_at] = np.where(better, plane[x_at], best[z_at])
+    out[...] = blocked(z, lanes)
+    winners[...] = blocked(best, lanes)
 
 
-def maxpool_vjp(src: Array, winners: Array, out: Array, accumulate: bool) -> None:
-    """Give each window's value to its winner: `src` and `winners` like z, `out` like x."""
-    if not accumulate:
-        out[...] = 0
-    rows = src.shape[0] * src.shape[1]
-    target = out.reshape(rows, -1)
-    places = winners.reshape(rows, -1).astype(np.intp)
-    np.add.at(target, (np.arange(rows)[:, None], places), src.reshape(rows, -1))
-
-
-# --- elementwise ---
-
-
-def clamp_forward(src: Array, slope: float, low: float, high: float, out: Array) -> None:
-    """`min(max(x, low), high)`, negative x scaled by `slope` first: ReLU, LeakyReLU, Clip."""
-    kind = src.dtype.type
-    scaled = src if slope == 1 else np.where(src < 0, src * kind(slope), src)
-    np.clip(scaled, kind(low), kind(high), out=out)
-
-
-def collect(src: Array, src_part: Part, times: Array | None, times_part: Part, out: Array,
-            accumulate: bool) -> None:  # fmt: skip
-    """`out (+)= part(src) ⊙ part(times)`; all of one shape."""
-    _store(part(src, src_part), None, times, times_part, out, accumulate)
-
-
-def divide(
-    z: Array, r: Array, gate_z: Array | None, gate: int, bias: Array | None, scale: float,
-    epsilon: float, clip: bool, norm_scale: bool, out: Array, ledger: Array,
+def maxpool_vjp(
+    src: Array, winners: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple,
+    end: Ending,
 ) -> None:  # fmt: skip
-    """`out = scale · [gate] · r / stab(z)`, and where that relevance goes.
+    """Give each window's value to its winner: `src` and `winners` like z, `out` like x."""
+    n, blocks, *size, lanes = end.out.shape
+    rows = n * blocks * lanes
+    places = plain(winners, blocks * lanes).reshape(rows, -1).astype(np.intp)
+    x = np.zeros((rows, int(np.prod(size))), src.dtype)
+    np.add.at(x, (np.arange(rows)[:, None], places), plain(src, blocks * lanes).reshape(rows, -1))
+    finish(blocked(x.reshape(n, blocks * lanes, *size), lanes), end)
 
-    Parameters
-    ----------
-    z : array (n, m, inner) or (1, m, inner)
-        Denominators; with one sample, the same for all.
-    r : array (n, m, inner)
-        Relevance that arrives.
-    gate_z : array (n, m, inner) or None
-        Where `gate` is 1, only elements with `gate_z > 0` take part; where -1, those with
-        `gate_z < 0`; where 0, all (and `gate_z` is not read).
-    bias : array (m,) or None
-        What of `z` is the bias' part; for the ledger only.
-    epsilon, clip, norm_scale
-        `stab(z) = z + ε σ(z)`, or with `clip` `σ(z) max(|z|, ε)`, `σ(0) = 1`; with `norm_scale`
-        ε is multiplied by the root mean square of each sample of `z`. A `stab(z)` of zero gives 0.
-    ledger : float64 array (n, 4)
-        To each sample's row are added: Σ scale·r over the elements that take part; what the bias
-        takes, Σ out·bias; what the stabiliser takes, Σ out·(stab(z) − z) where z ≠ 0; and what
-        meets z = 0.
+
+# --- elementwise: arrays are (n, blocks, inner, lanes) ---
+
+
+def affine(src: Array, w: Array, src_part: Part, w_part: Part, end: Ending) -> None:
+    """A factor per channel: w is (channels,). Its own transpose, but for the ending."""
+    finish(part(src, src_part) * per_channel(part(w, w_part), src), end)
+
+
+def collect(src: Array, src_part: Part, end: Ending) -> None:
+    """Nothing but the ending: `part(src)` is the result."""
+    finish(part(src, src_part), end)
+
+
+def divide(z: Array, norm_size: int, end: Ending) -> None:
+    """The quotient of the ending alone, for what an ending cannot know; it has nothing else but `sums`.
+
+    `z` may have one sample for all of `out`. With `norm_size` ε is multiplied by the root mean square of
+    each sample of `z`, which has that many elements (lanes beyond the last channel are none).
     """
-    kind = z.dtype.type
-    eps = np.full((len(z), 1, 1), epsilon, z.dtype)
-    if norm_scale:
-        eps = eps * np.sqrt(np.mean(z.astype(np.float64) ** 2, axis=(1, 2), keepdims=True)).astype(z.dtype)
-    sign = np.where(z < 0, kind(-1), kind(1))
-    stabilized = sign * np.maximum(np.abs(z), eps) if clip else z + sign * eps
-    part_of = np.ones(r.shape, bool)
-    if gate:
-        assert gate_z is not None
-        part_of = gate_z > 0 if gate > 0 else gate_z < 0
-    share = np.where(part_of, r * kind(scale), kind(0))
-    np.divide(share, stabilized, out=out, where=np.broadcast_to(stabilized != 0, r.shape))
-    out[np.broadcast_to(stabilized == 0, r.shape)] = 0
+    assert end.quotient is not None
+    epsilon = np.full((len(z), 1, 1, 1), end.quotient.epsilon, z.dtype)
+    if norm_size:
+        squares = np.square(z.astype(np.float64)).sum(axis=(1, 2, 3), keepdims=True)
+        epsilon = epsilon * np.sqrt(squares / norm_size).astype(z.dtype)
+    end.out[...] = quotient(z, epsilon, end.quotient)
+    if end.sums is not None:
+        sums(end.out.reshape(len(end.out), -1), end.sums)
 
-    s, share = out.astype(np.float64), share.astype(np.float64)
-    taken = share - s * z  # what stab(z) − z takes; all of it where z = 0
-    zero = np.broadcast_to(z == 0, r.shape)
-    ledger[:, 0] += share.sum(axis=(1, 2))
-    if bias is not None:
-        ledger[:, 1] += (s * bias[:, None]).sum(axis=(1, 2))
-    ledger[:, 2] += np.where(zero, 0, s * (stabilized.astype(np.float64) - z)).sum(axis=(1, 2))
-    ledger[:, 3] += np.where(zero, taken, 0).sum(axis=(1, 2))
+
+# --- order ---
+
+
+def reorder(src: Array, channels: int, end: Ending) -> None:
+    """Change the number of lanes: `src` (n, blocks, inner, lanes), `out` the same with other lanes."""
+    finish(blocked(plain(src, channels), end.out.shape[-1]), end)
 
 
 def sums(src: Array, out: Array) -> None:

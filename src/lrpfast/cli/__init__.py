@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from .._version import __version__
+from .bench import bench
 from .console import colors_wanted, report
 from .demo import demo
 from .doctor import doctor
@@ -69,5 +70,5 @@ def main() -> None:
     pass
 
 
-for _command in (explain, check, inspect, composites, rules, doctor, demo):
+for _command in (explain, check, inspect, composites, rules, bench, doctor, demo):
     main.add_command(_command)

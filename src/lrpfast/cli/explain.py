@@ -17,10 +17,10 @@ from ..explanation import Explanation
 from ..image import save as save_picture
 from ..network import Network
 from ..ops.base import Array
-from ..preprocess import PREPROCESSINGS, Preprocessing, bounds
+from ..preprocess import PREPROCESSINGS, bounds
 from .composing import BOXED, make_composite
 from .console import REFUSED, Failure, OneOf, Progress, note, print_json, translate, usage
-from .inputs import Sample, find_preprocessing, find_samples, is_array_file, is_picture
+from .inputs import UNIT, Sample, choose_preprocessing, find_samples, is_array_file, is_picture
 from .labels import find_target, read_labels
 from .options import (
     Parameters,
@@ -59,10 +59,6 @@ HELP = """Explain what a network sees in pictures or arrays.
 
 
 Mode = Literal["overlay", "side_by_side"]
-
-UNIT = Preprocessing(scale=1 / 255)
-"""The default for networks that take one channel."""
-
 
 @click.command(short_help="Write heatmaps of pictures or arrays.", help=HELP)
 @model_argument
@@ -119,7 +115,7 @@ def explain(
     size = _outputs(network, init)
     names = read_labels(labels, model, size)
     index = find_target(target, names, size)
-    preprocessing = _preprocessing(preprocess, network.input_shape)
+    preprocessing = choose_preprocessing(preprocess, network.input_shape)
     samples = find_samples(inputs, network, preprocessing, dtype)
     files = _destinations(samples, out, save, mode, network.input_shape)
 
@@ -169,14 +165,6 @@ def _outputs(network: Network, init: str | None) -> int:
     if init == "probability" and (len(shape) != 1 or size < 2):
         raise usage(f"there are no probabilities of an output of shape {shape}", "use --init logit or one")
     return size
-
-
-def _preprocessing(name: str | None, shape: tuple[int, ...]) -> Preprocessing:
-    """What the option says; else ImageNet's, or 0 ... 1 for one channel."""
-    if name is not None:
-        return find_preprocessing(name)
-    grey = len(shape) == 3 and 1 in (shape[0], shape[2])
-    return UNIT if grey else PREPROCESSINGS["imagenet"]
 
 
 def _is_stack(out: str) -> bool:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ARRAYS = (".npy", ".npz")
 
+UNIT = Preprocessing(scale=1 / 255)
+"""The default for networks that take one channel."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -62,6 +65,14 @@ def find_preprocessing(name: str) -> Preprocessing:
     raise usage(
         f"unknown preprocessing {name!r}", f"{closest(name, PREPROCESSINGS)} (a .json file will do too)"
     )
+
+
+def choose_preprocessing(name: str | None, shape: tuple[int, ...]) -> Preprocessing:
+    """What the option says; else ImageNet's, or 0 ... 1 for one channel."""
+    if name is not None:
+        return find_preprocessing(name)
+    grey = len(shape) == 3 and 1 in (shape[0], shape[2])
+    return UNIT if grey else PREPROCESSINGS["imagenet"]
 
 
 def find_samples(

@@ -16,7 +16,8 @@ from ..errors import LrpfastError
 from ..graph import Graph, Node
 from ..lower import lower
 from ..network import Network
-from ..plan import Plan, Step
+from ..plan import Plan
+from ..steps import Step
 from .composing import make_composite_to_look_at
 from .console import REFUSED, Failure, OneOf, note, print_json, print_table, translate
 from .options import (
@@ -215,5 +216,5 @@ def _steps(plan: Plan) -> list[tuple[str, Step]]:
 def _step_document(pass_: str, step: Step) -> dict[str, Any]:
     return {
         "pass": pass_, "node": step.node, "step": step.label(), "form": step.form,
-        "reads": step.reads(), "writes": step.writes(), "frees": step.frees,
+        "reads": step.reads(), "writes": step.writes(),
     }  # fmt: skip

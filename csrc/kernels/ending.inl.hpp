@@ -1,0 +1,252 @@
+// How results are written: the ending that all kernels share, and the sums that are taken on the way.
+//
+// Which of its parts an ending has is decided once a call: each combination is a function of its own.
+
+enum { kSum, kMagnitude, kTaken, kBias, kStabilizer, kDead, kTotals };
+
+/// The sums of some elements: of what is written, and the ledger's.
+struct Totals {
+    double of[kTotals];
+};
+
+constexpr Size kNarrowSums = 8;  // numbers that are added up in T
+
+/// The same, lane by lane, for so few vectors.
+template <class T>
+struct LaneTotals {
+    Vec<T> of[kTotals];
+};
+
+/// The values of the channels from `channel` on, zero beyond the last; null gives zeros.
+template <class T>
+LRPFAST_INLINE Vec<T> channel_values(const T* from, Size channel, Size channels) {
+    if (from == nullptr || channel >= channels) return Vec<T>{};
+    const Size count = channels - channel;
+    return count >= kLanes<T> ? load(from + channel) : load(from + channel, count);
+}
+
+/// Which parts an ending has. `bias` is there in any case, zeros if need be.
+enum class Last { nothing, clamp, quotient };
+template <bool TIMES, bool PLUS, Last LAST, bool SUMS>
+struct Mode {
+    static constexpr bool times = TIMES, plus = PLUS, sums = SUMS;
+    static constexpr Last last = LAST;
+};
+
+/// Relevance over the denominators z, counted in the ledger.
+template <class T, class Lanes>
+LRPFAST_INLINE Vec<T> quotient_of(const Quotient<T>& q, const Lanes& lanes, Vec<T> z, Size at, Vec<T> bias, T epsilon,
+                                  LaneTotals<T>& totals) {
+    const Vec<T> zero{}, eps = splat(epsilon);
+    Vec<T> share = lanes.get(q.r + at) * q.scale;
+    if (q.gate != 0) {
+        const Vec<T> gate = lanes.get(q.gate_z + at);
+        share = (q.gate > 0 ? gate > zero : gate < zero) ? share : zero;
+    }
+    const Vec<T> signed_eps = z < zero ? -eps : eps;
+    Vec<T> stabilized = z + signed_eps;
+    if (q.clip) {
+        const Vec<T> size = z < zero ? -z : z;
+        stabilized = size < eps ? signed_eps : z;  // a NaN stays
+    }
+    const Vec<T> s = stabilized != zero ? share / stabilized : zero;
+    const auto is_zero = z == zero;
+    totals.of[kTaken] += share;
+    totals.of[kBias] += s * bias;
+    totals.of[kStabilizer] += is_zero ? zero : s * (stabilized - z);
+    totals.of[kDead] += is_zero ? share : zero;
+    return s;
+}
+
+/// Write `v` to out[at …]; `bias` and `quotient_bias` are those of its elements.
+template <class T, class M, class Lanes>
+LRPFAST_INLINE void put(const Ending<T>& end, const Lanes& lanes, Vec<T> v, Size at, Vec<T> bias, Vec<T> quotient_bias,
+                        T epsilon, LaneTotals<T>& totals) {
+    v = v + bias;
+    if (M::times) v = v * part_of(lanes.get(end.times + at), end.times_part);
+    if (M::plus) v = lanes.get(end.plus + at) + v;
+    if (M::last == Last::clamp) {
+        v = v < Vec<T>{} ? v * end.slope : v;  // each choice leaves a NaN as it is
+        v = v < end.low ? end.low - Vec<T>{} : v;
+        v = v > end.high ? end.high - Vec<T>{} : v;
+    }
+    if (M::last == Last::quotient) v = quotient_of(end.quotient, lanes, v, at, quotient_bias, epsilon, totals);
+    lanes.put(end.out + at, v);
+    if (M::sums) {
+        totals.of[kSum] += v;
+        totals.of[kMagnitude] += v < Vec<T>{} ? -v : v;
+    }
+}
+
+/// Lanes that have been added up in T go on in float64.
+template <class T>
+struct WideTotals {
+    Wide<T> of[kTotals];
+};
+
+/// The totals that mode M has: [first, last).
+template <class M>
+constexpr int kFirstTotal = M::sums ? kSum : kTaken;
+template <class M>
+constexpr int kLastTotal = M::last == Last::quotient ? kTotals : kTaken;
+
+template <class T, class M>
+LRPFAST_INLINE void widen_totals(WideTotals<T>& wide, LaneTotals<T>& lanes) {
+    LRPFAST_UNROLL
+    for (int i = kFirstTotal<M>; i < kLastTotal<M>; ++i) {
+        const Wide<T> more = widen<T>(lanes.of[i]);
+        for (int p = 0; p < kParts<T>; ++p) wide.of[i].part[p] += more.part[p];
+        lanes.of[i] = Vec<T>{};
+    }
+}
+
+template <class T, class M>
+LRPFAST_INLINE void add_totals(Totals& totals, const WideTotals<T>& wide) {
+    for (int i = kFirstTotal<M>; i < kLastTotal<M>; ++i) totals.of[i] += lane_sum<T>(wide.of[i]);
+}
+
+/// Results for some places of blocked arrays: `outs` channels from `out0` on, at `places` of one sample.
+template <class T>
+struct PlaceResults {
+    const T* results;
+    Size pitch;  // from one place's to the next
+    const Size* places;
+    Size count, out0, outs;
+    Size sample, blocks, plane;  // of the array: blocks a sample, places a block
+};
+
+template <class T, class M>
+void finish_places(const Ending<T>& end, const PlaceResults<T>& from, Totals& totals) {
+    LaneTotals<T> lane_totals{};
+    WideTotals<T> wide_totals{};
+    for (Size o = 0; o < from.outs; o += kLanes<T>) {
+        const Size channel = from.out0 + o;
+        const Size block = (from.sample * from.blocks + channel / kLanesOfBlock) * from.plane;
+        const Vec<T> bias = channel_values(end.bias, channel, end.channels),
+                     quotient_bias = channel_values(end.quotient.bias, channel, end.channels);
+        for (Size first = 0; first < from.count; first += kNarrowSums) {
+            for (Size i = first; i < at_most(first + kNarrowSums, from.count); ++i)
+                put<T, M>(end, Full<T>{}, load(from.results + i * from.pitch + o),
+                          (block + from.places[i]) * kLanesOfBlock + channel % kLanesOfBlock, bias,
+                          quotient_bias, end.quotient.epsilon, lane_totals);
+            widen_totals<T, M>(wide_totals, lane_totals);
+        }
+    }
+    add_totals<T, M>(totals, wide_totals);
+}
+
+/// Results for `count` elements from out[at] on, of the channels from `channel` on or all of that one.
+template <class T>
+struct LineResults {
+    const T* results;
+    Size count, at, channel;
+    bool same_channel;
+    T epsilon;
+};
+
+template <class T, class M>
+void finish_line(const Ending<T>& end, const LineResults<T>& from, Totals& totals) {
+    constexpr Size kPiece = kNarrowSums * kLanes<T>;
+    WideTotals<T> wide_totals{};
+    const auto biases = [&](const T* of, Size i) LRPFAST_INLINE_LAMBDA {
+        if (from.same_channel) return splat(of == nullptr ? T(0) : of[from.channel]);
+        return channel_values(of, from.channel + i, end.channels);
+    };
+    for (Size first = 0; first < from.count; first += kPiece) {
+        LaneTotals<T> lane_totals{};
+        for_vectors<T>(at_most(kPiece, from.count - first), [&](Size j, auto lanes) LRPFAST_INLINE_LAMBDA {
+            const Size i = first + j;
+            put<T, M>(end, lanes, lanes.get(from.results + i), from.at + i, biases(end.bias, i),
+                      biases(end.quotient.bias, i), from.epsilon, lane_totals);
+        });
+        widen_totals<T, M>(wide_totals, lane_totals);
+    }
+    add_totals<T, M>(totals, wide_totals);
+}
+
+/// An ending as functions.
+template <class T>
+struct Finisher {
+    const Ending<T>& end;
+    void (*finish_some_places)(const Ending<T>&, const PlaceResults<T>&, Totals&);
+    void (*finish_some_line)(const Ending<T>&, const LineResults<T>&, Totals&);
+
+    explicit Finisher(const Ending<T>& ending) : end(ending) {
+        if (end.sums != nullptr)
+            choose_times<true>();
+        else
+            choose_times<false>();
+    }
+
+    bool counts() const { return end.sums != nullptr || end.quotient.r != nullptr; }
+
+    void places(const PlaceResults<T>& results, Totals& totals) const { finish_some_places(end, results, totals); }
+    void line(const T* results, Size count, Size at, Size channel, bool same_channel, T epsilon,
+              Totals& totals) const {
+        finish_some_line(end, {results, count, at, channel, same_channel, epsilon}, totals);
+    }
+    void line(const T* results, Size count, Size at, Size channel, bool same_channel, Totals& totals) const {
+        line(results, count, at, channel, same_channel, end.quotient.epsilon, totals);
+    }
+
+  private:
+    template <bool SUMS>
+    void choose_times() {
+        end.times != nullptr ? choose_plus<true, SUMS>() : choose_plus<false, SUMS>();
+    }
+    template <bool TIMES, bool SUMS>
+    void choose_plus() {
+        end.plus != nullptr ? choose_last<TIMES, true, SUMS>() : choose_last<TIMES, false, SUMS>();
+    }
+    template <bool TIMES, bool PLUS, bool SUMS>
+    void choose_last() {
+        if (end.quotient.r != nullptr)
+            choose<Mode<TIMES, PLUS, Last::quotient, SUMS>>();
+        else if (end.clamps)
+            choose<Mode<TIMES, PLUS, Last::clamp, SUMS>>();
+        else
+            choose<Mode<TIMES, PLUS, Last::nothing, SUMS>>();
+    }
+    template <class M>
+    void choose() {
+        finish_some_places = finish_places<T, M>;
+        finish_some_line = finish_line<T, M>;
+    }
+};
+
+/// Sums of a call: tasks add to slots of their own, which are added up in order afterwards, so that
+/// results depend neither on threads nor on the batch.
+template <class T>
+class SlotSums {
+  public:
+    SlotSums(const Finisher<T>& finisher, Size samples, Size slots_per_sample)
+        : end_(finisher.end), samples_(samples), slots_(finisher.counts() ? slots_per_sample : 0) {
+        sums_ = scratch<Totals>(Scratch::sums, samples_ * slots_);
+        for (Size i = 0; i < samples_ * slots_; ++i) sums_[i] = Totals{};
+    }
+    /// Add to a slot; no two tasks have the same.
+    void add(Size sample, Size slot, const Totals& totals) const {
+        if (slots_ == 0) return;
+        Totals& to = sums_[sample * slots_ + slot];
+        for (int i = 0; i < kTotals; ++i) to.of[i] += totals.of[i];
+    }
+    /// Hand the sums over; call it once, when all tasks are done.
+    void settle() const {
+        for (Size sample = 0; slots_ > 0 && sample < samples_; ++sample) {
+            Totals total{};
+            for (Size slot = sample * slots_; slot < (sample + 1) * slots_; ++slot)
+                for (int i = 0; i < kTotals; ++i) total.of[i] += sums_[slot].of[i];
+            if (end_.sums != nullptr) {
+                end_.sums[2 * sample] = total.of[kSum];
+                end_.sums[2 * sample + 1] = total.of[kMagnitude];
+            }
+            if (end_.quotient.r != nullptr)
+                for (int i = 0; i < 4; ++i) end_.quotient.ledger[4 * sample + i] += total.of[kTaken + i];
+        }
+    }
+
+  private:
+    const Ending<T>& end_;
+    Size samples_, slots_;
+    Totals* sums_;
+};

@@ -1,0 +1,95 @@
+#include "reads.hpp"
+
+#include <algorithm>
+#include <deque>
+#include <vector>
+
+namespace lrpfast {
+namespace {
+
+Size ceil_div(Size a, Size b) { return a / b + (a % b > 0 ? 1 : 0); }
+
+/// An axis with the memory that it points to.
+struct OwnedAxis {
+    Size count, first, step;
+    std::vector<Size> tap_index, sources;
+
+    AxisReads view() const {
+        return {count, first, step, static_cast<Size>(tap_index.size()), tap_index.data(), sources.data()};
+    }
+};
+
+OwnedAxis forward_axis(const Windows& windows, int at) {
+    OwnedAxis axis{windows.z[at], 0, 1, {}, {}};
+    for (Size tap = 0; tap < windows.kernel[at]; ++tap) {
+        axis.tap_index.push_back(tap);
+        for (Size j = 0; j < axis.count; ++j) {
+            const Size source = j * windows.strides[at] + tap * windows.dilations[at] - windows.pads[at];
+            axis.sources.push_back(source >= 0 && source < windows.x[at] ? source : kOutside);
+        }
+    }
+    return axis;
+}
+
+/// Every stride-th x from `first` on.
+OwnedAxis vjp_axis(const Windows& windows, int at, Size first) {
+    const Size stride = windows.strides[at];
+    OwnedAxis axis{ceil_div(windows.x[at] - first, stride), first, stride, {}, {}};
+    for (Size tap = 0; tap < windows.kernel[at]; ++tap) {
+        const Size place = tap * windows.dilations[at], from = first + windows.pads[at];
+        if (place % stride != from % stride) continue;
+        axis.tap_index.push_back(tap);
+        for (Size j = 0; j < axis.count; ++j) {
+            const Size ahead = from + j * stride - place;  // a multiple of the stride
+            axis.sources.push_back(ahead >= 0 && ahead / stride < windows.z[at] ? ahead / stride : kOutside);
+        }
+    }
+    return axis;
+}
+
+}  // namespace
+
+struct ReadsList::Content {
+    std::deque<OwnedAxis> axes;  // stay where they are
+    std::vector<Reads> all;
+
+    void add(const Windows& windows, const Triple& in, const Triple& out, OwnedAxis d, OwnedAxis h,
+             OwnedAxis w) {
+        Reads reads{{}, windows.kernel, in, out};
+        int at = 0;
+        for (OwnedAxis* axis : {&d, &h, &w}) {
+            axes.push_back(std::move(*axis));
+            reads.axes[at++] = axes.back().view();
+        }
+        all.push_back(reads);
+    }
+};
+
+ReadsList::ReadsList(Content* content) : content_(content) {}
+
+ReadsList::~ReadsList() { delete content_; }
+
+Size ReadsList::size() const { return static_cast<Size>(content_->all.size()); }
+
+const Reads& ReadsList::operator[](Size i) const { return content_->all[static_cast<std::size_t>(i)]; }
+
+ReadsList ReadsList::forward(const Windows& windows) {
+    auto* content = new Content;
+    content->add(windows, windows.x, windows.z, forward_axis(windows, 0), forward_axis(windows, 1),
+                 forward_axis(windows, 2));
+    return ReadsList(content);
+}
+
+ReadsList ReadsList::vjp(const Windows& windows) {
+    auto* content = new Content;
+    Triple firsts;
+    for (int at = 0; at < 3; ++at) firsts.at[at] = std::min(windows.strides[at], windows.x[at]);
+    for (Size d = 0; d < firsts[0]; ++d)
+        for (Size h = 0; h < firsts[1]; ++h)
+            for (Size w = 0; w < firsts[2]; ++w)
+                content->add(windows, windows.z, windows.x, vjp_axis(windows, 0, d), vjp_axis(windows, 1, h),
+                             vjp_axis(windows, 2, w));
+    return ReadsList(content);
+}
+
+}  // namespace lrpfast

@@ -1,0 +1,117 @@
+"""How arrays lie in memory: plainly, or in blocks of as many channels as a kernel has lanes.
+
+A value has one *home layout*, told by its number of lanes; a step that wants another gets a copy in that
+other order. With one lane, blocked arrays are plain ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .graph import Graph
+from .ops.activation import Clip, LeakyRelu, Relu
+from .ops.affine import Affine
+from .ops.arithmetic import Add
+from .ops.base import Op
+from .ops.conv import Conv, ConvTranspose
+from .ops.movement import Identity
+from .ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from .steps import View
+
+Ints = tuple[int, ...]
+
+BLOCKED = (Conv, ConvTranspose, AveragePool, GlobalAveragePool, MaxPool, GlobalMaxPool)
+"""Operators whose kernels want blocked arrays."""
+
+
+def three(values: Ints, fill: int) -> tuple[int, int, int]:
+    """Up to three numbers, with `fill` for the axes in front that are missing."""
+    a, b, c = (fill,) * (3 - len(values)) + tuple(values)
+    return a, b, c
+
+
+def canonical(shape: Ints, lanes: int) -> int:
+    """`lanes`, or 1 where a sample of `shape` lies in memory just as it does plainly."""
+    same = math.prod(shape[1:]) == 1 and _channels(shape) % lanes == 0
+    return 1 if same else lanes
+
+
+def blocked(shape: Ints, lanes: int) -> Ints:
+    """(blocks, d, h, w, lanes) for a sample of `shape` (channels, spatial…)."""
+    return -(-shape[0] // lanes), *three(shape[1:], 1), lanes
+
+
+def elements(shape: Ints, lanes: int) -> Ints:
+    """(blocks, inner, lanes) for a sample of `shape` (channels, …)."""
+    return -(-_channels(shape) // lanes), math.prod(shape[1:]), lanes
+
+
+def _channels(shape: Ints) -> int:
+    return shape[0] if shape else 1
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array of a plan: its name, the shape of one sample, and how it lies in memory.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+    lanes : int
+        As `canonical` has it.
+    dtype : str
+    """
+
+    name: str
+    shape: Ints
+    lanes: int
+    dtype: str
+
+    def view(self, shape: Ints, rows: int = 1) -> View:
+        return View(self.name, shape, rows, self.dtype)
+
+    def host(self) -> View:
+        """As NumPy functions see it: like a sample, or if it is not plain just its elements."""
+        return self.view(self.shape if self.lanes == 1 else elements(self.shape, self.lanes))
+
+    def elements(self) -> View:
+        """As elementwise kernels see it."""
+        return self.view(elements(self.shape, self.lanes))
+
+    def flat(self) -> View:
+        return self.view((math.prod(elements(self.shape, self.lanes)),))
+
+
+def homes(graph: Graph, lanes: int) -> Mapping[str, int]:
+    """The lanes of each value's home layout, for a backend that likes `lanes` best."""
+    found = {graph.input: 1}
+    for node in graph.nodes:
+        shape = graph.facts[node.output].shape
+        home = 1
+        if isinstance(node.op, BLOCKED):
+            home = lanes
+        elif _follows(node.op, shape):
+            home = max(found[name] for name in node.inputs)
+        found[node.output] = canonical(shape, home)
+    return found
+
+
+def _follows(op: Op, shape: Ints) -> bool:
+    """Whether the operator works on any layout; lanes beyond the last channel must remain zero."""
+    if isinstance(op, Clip):
+        return op.low <= 0 <= op.high
+    if isinstance(op, Affine):
+        return is_per_channel(op, shape)
+    return isinstance(op, (Relu, LeakyRelu, Add, Identity))
+
+
+def is_per_channel(op: Affine, shape: Ints) -> bool:
+    """Whether scale and shift are the same all over each channel."""
+    axes = max(len(shape), 1)
+    arrays = (np.asarray(a) for a in (op.scale, op.shift))
+    return all((a.ndim < axes and a.size == 1) or (a.ndim == axes and a.size == len(a)) for a in arrays)

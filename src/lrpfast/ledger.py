@@ -1,0 +1,145 @@
+"""The conservation ledger: where relevance went, settled from the sums that a run left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import NonFiniteError
+
+Numbers = NDArray[np.float64]
+
+SUMS, PARTS = 2, 4
+"""How many numbers a sample there are of the sums of an array, and in a node's own ledger."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where the sums of a node's relevance are found after a run.
+
+    Attributes
+    ----------
+    node, rule : str
+    conserves : bool
+    arrived : int
+        Number of the sums of the relevance at its output.
+    left : tuple of (int, int or None)
+        For each input: the sums after the node's contribution, and those before it.
+    ledger : int or None
+        Number of the ledger with what bias, stabilizer and dead units took.
+    """
+
+    node: str
+    rule: str
+    conserves: bool
+    arrived: int
+    left: tuple[tuple[int, int | None], ...]
+    ledger: int | None
+
+
+@dataclass(frozen=True)
+class ConservationRow:
+    """One node's entry in the conservation ledger; sums over the batch.
+
+    Attributes
+    ----------
+    node, rule : str
+    r_in : float
+        Relevance that arrived at the node's output.
+    r_out : float
+        Relevance that the node handed back to its inputs.
+    bias, stabilizer : float
+        What the bias and the stabilizer took.
+    dead : float
+        What met a denominator of zero or no open gate.
+    unexplained : float
+        `r_in − r_out − bias − stabilizer − dead` as a share of Σ|R| that arrived: rounding. NaN for
+        rules that promise no conservation (gradients, custom rules).
+    """
+
+    node: str
+    rule: str
+    r_in: float
+    r_out: float
+    bias: float
+    stabilizer: float
+    dead: float
+    unexplained: float
+
+
+@dataclass(frozen=True, eq=False)
+class Books:
+    """The accounts of all nodes, and how their numbers lie in a run's memory.
+
+    A run has all ledgers, then all sums, one behind the other: (ledgers, n, 4) and (sums, n, 2).
+    """
+
+    accounts: tuple[Account, ...] = ()
+    ledgers: int = 0
+    sums: int = 0
+    _index: tuple[NDArray[np.intp], ...] = field(init=False, repr=False)
+    _signs: Numbers = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        rows, which, signs = [], [], []
+        for row, account in enumerate(self.accounts):
+            for after, before in account.left:
+                rows.append(row)
+                which.append(after)
+                signs.append(1.0)
+                if before is not None:
+                    rows.append(row)
+                    which.append(before)
+                    signs.append(-1.0)
+        ledgers = [self.ledgers if a.ledger is None else a.ledger for a in self.accounts]
+        arrived = [a.arrived for a in self.accounts]
+        index = tuple(np.array(i, np.intp) for i in (rows, which, arrived, ledgers))
+        object.__setattr__(self, "_index", index)
+        object.__setattr__(self, "_signs", np.array(signs))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes per sample."""
+        return 8 * (PARTS * self.ledgers + SUMS * self.sums)
+
+    def settle(self, numbers: Numbers, n: int) -> tuple[ConservationRow, ...]:
+        """Make the ledger out of the numbers of a run with `n` samples.
+
+        Raises
+        ------
+        NonFiniteError
+            Some relevance is NaN or infinite; names the node that made it.
+        """
+        rows, which, arrived, ledgers = self._index
+        split = n * PARTS * self.ledgers
+        parts = np.zeros((self.ledgers + 1, PARTS))  # the last for nodes without a ledger
+        numbers[:split].reshape(self.ledgers, n, PARTS).sum(axis=1, out=parts[:-1])
+        sums = numbers[split:].reshape(self.sums, n, SUMS).sum(axis=1)
+        left = np.bincount(rows, self._signs * sums[which, 0], len(self.accounts))
+        if not np.isfinite(left).all():
+            self._refuse(left)
+        r_in, size = sums[arrived].T
+        covered, bias, stabilizer, dead = parts[ledgers].T
+        gap = r_in - covered
+        small = np.abs(gap) <= 1e-14 * size  # the sums' own rounding
+        dead = dead + np.where(small | (ledgers == self.ledgers), 0, gap)
+        rest = r_in - left - bias - stabilizer - dead
+        unexplained = np.divide(rest, size, out=np.zeros_like(rest), where=size != 0)
+        columns = np.stack([r_in, left, bias, stabilizer, dead, unexplained], axis=1).tolist()
+        return tuple(_row(account, line) for account, line in zip(self.accounts, columns, strict=True))
+
+    def _refuse(self, left: Numbers) -> None:
+        account = self.accounts[int(np.argmin(np.isfinite(left)))]
+        raise NonFiniteError(
+            f"the relevance that node {account.node!r} hands back under {account.rule} is not finite; "
+            "it overflows, or a denominator is too small: use a larger stabilizer, or dtype float64"
+        )
+
+
+def _row(account: Account, line: Sequence[float]) -> ConservationRow:
+    *numbers, unexplained = line
+    kept = unexplained if account.conserves else float("nan")
+    return ConservationRow(account.node, account.rule, *numbers, kept)
