@@ -212,9 +212,15 @@ def _conv(
     finish = _Finish(kernel, fits, end, src=src, w=w)
     n, src_size, out_size, window = len(out), *(triple(a) for a in (src.shape[2:5], out.shape[2:5], w.shape[2:]))
     taps = prod(window)
+    if src_size == out_size and taps == prod(strides) == 1:
+        src_size = out_size = (1, 1, prod(out_size))  # places do not meet, so a plane is as good as a row
     plan = gather(
         transposed, src_size, out_size, window, triple(strides), triple(pads), triple(dilations), ins
     )
+    contiguous = plan.out_step == (1, 1, 1)
+    raw = None if contiguous else _Raw(finish)
+    if raw is not None:
+        finish = _Finish(kernel, True, Ending(raw.array.reshape(out.shape)))
     factors = _numbers((*src_part, *w_part), out)
 
     blocks = -(-outs // kernels.ROWS)
@@ -246,6 +252,8 @@ def _conv(
             tiles, plan.size, out_size, plan.out_step, ends, some_out, found,
         )  # fmt: skip
         finish.book(found, first, samples)
+    if raw is not None:
+        raw.done()
 
 
 def conv_forward(

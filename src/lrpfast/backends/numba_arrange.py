@@ -82,16 +82,15 @@ def pack(
         for f in range(len(phases)):
             tap_0, n_taps = phases[f, 6], phases[f, 7]
             to = packed[(tap_0 * groups * blocks + n_taps * item) * ins * rows :]
-            for r in range(rows):
-                o = block * rows + r
-                for c in range(ins):
-                    some = w[group * steps[0] + o * steps[1] + c * steps[2] :]
-                    for t in range(n_taps):
-                        k = (c * n_taps + t) * rows + r
-                        if o < outs:
-                            to[k] = take(some[taps[tap_0 + t]], positive, negative)
-                        else:
-                            to[k] = 0
+            some = w[group * steps[0] + block * rows * steps[1] :]
+            there = min(rows, outs - block * rows)
+            for c in range(ins):
+                for t in range(n_taps):
+                    at, k = c * steps[2] + taps[tap_0 + t], (c * n_taps + t) * rows
+                    for r in range(there):
+                        to[k + r] = take(some[at + r * steps[1]], positive, negative)
+                    for r in range(there, rows):
+                        to[k + r] = 0
 
 
 # --- pooling ---

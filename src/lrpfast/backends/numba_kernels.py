@@ -80,10 +80,10 @@ def take(a: float, positive: float, negative: float) -> float:
 
 @kernel
 def finish(
-    raw: Array, count: int, at: int, step: int, channel: int, spread: bool, epsilon: float,
-    ends: Ends, out: Array, books: Doubles,
+    raw: Array, count: int, at: int, channel: int, spread: bool, epsilon: float, ends: Ends,
+    out: Array, books: Doubles,
 ) -> None:  # fmt: skip
-    """Write `raw[i]`, as the ending says, to `out[at + i · step]`.
+    """Write `raw[i]`, as the ending says, to `out[at + i]`.
 
     All belong to the same channel, or if `spread` each to the next one. One short loop for each
     part of the ending: the compiler makes vectors of them, and `raw` stays in the innermost cache.
@@ -100,11 +100,11 @@ def finish(
     if ends.times.size > 0:
         t = ends.times[at:]
         for i in range(count):
-            raw[i] *= take(t[i * step], numbers[0], numbers[1])
+            raw[i] *= take(t[i], numbers[0], numbers[1])
     if ends.plus.size > 0:
         p = ends.plus[at:]
         for i in range(count):
-            raw[i] += p[i * step]
+            raw[i] += p[i]
     if ends.clamp:
         slope, low, high = numbers[2], numbers[3], numbers[4]
         for i in range(count):
@@ -112,10 +112,10 @@ def finish(
             v = low if v < low else v  # comparisons that let NaN through
             raw[i] = high if v > high else v
     if ends.quotient:
-        divide(raw, count, at, step, channel, spread, epsilon, ends, books)
+        divide(raw, count, at, channel, spread, epsilon, ends, books)
     o = out[at:]
     for i in range(count):
-        o[i * step] = raw[i]
+        o[i] = raw[i]
     if ends.sums:
         for begin in range(0, count, SIDE):
             some = raw[begin:]
@@ -127,23 +127,22 @@ def finish(
 
 @kernel
 def divide(
-    raw: Array, count: int, at: int, step: int, channel: int, spread: bool, epsilon: float,
-    ends: Ends, books: Doubles,
+    raw: Array, count: int, at: int, channel: int, spread: bool, epsilon: float, ends: Ends, books: Doubles,
 ) -> None:  # fmt: skip
     """The quotient over the denominators `raw`, in their place, and its entries in the books."""
     scale, zero = ends.numbers[5], raw.dtype.type(0)
     stab, share = np.empty(SIDE, raw.dtype), np.empty(SIDE, raw.dtype)
     for begin in range(0, count, SIDE):
         length = min(SIDE, count - begin)
-        z, r, gate_z = raw[begin:], ends.r[at + begin * step :], ends.gate_z[at + begin * step :]
+        z, r, gate_z = raw[begin:], ends.r[at + begin :], ends.gate_z[at + begin :]
         for i in range(length):
-            share[i] = r[i * step] * scale
+            share[i] = r[i] * scale
         if ends.gate > 0:
             for i in range(length):
-                share[i] = share[i] if gate_z[i * step] > 0 else zero
+                share[i] = share[i] if gate_z[i] > 0 else zero
         elif ends.gate < 0:
             for i in range(length):
-                share[i] = share[i] if gate_z[i * step] < 0 else zero
+                share[i] = share[i] if gate_z[i] < 0 else zero
         for i in range(length):
             size = abs(z[i])
             size = (epsilon if size < epsilon else size) if ends.clip else size + epsilon
@@ -242,7 +241,8 @@ def conv(
     """Sums of shifted rows: `src` from `pad`, `w` from `pack`.
 
     `channel` is the size of a padded channel. An item is a sample, a group, a phase, a tile of
-    its outputs and a block of output channels, the last running fastest.
+    its outputs and a block of output channels, the last running fastest. Outputs that are not next to
+    each other (`step`) are written without the ending.
     """
     blocks = (outs + ROWS - 1) // ROWS
     _, lh, lw = size
@@ -283,16 +283,21 @@ def conv(
                 if h < qh and j < qw:
                     to = (plane + d * step[0] + phases[f, 0]) * out_size[1] + h * step[1] + phases[f, 1]
                     to = to * out_size[2] + j * step[2] + phases[f, 2]
-                    if step[2] > 1 or to != start + filled:
-                        finish(raw, filled, start, step[2], o, False, ends.epsilons[0], ends, out, books)
-                        filled, start = 0, to
-                    some, there = total[r * TILE + p :], raw[filled:]
-                    length = min(count, qw - j)
-                    for i in range(length):
-                        there[i] = some[i]
-                    filled += length
+                    some, length = total[r * TILE + p :], min(count, qw - j)
+                    if step[2] > 1:
+                        there = out[to:]
+                        for i in range(length):
+                            there[i * step[2]] = some[i]
+                    else:
+                        if to != start + filled:
+                            finish(raw, filled, start, o, False, ends.epsilons[0], ends, out, books)
+                            filled, start = 0, to
+                        there = raw[filled:]
+                        for i in range(length):
+                            there[i] = some[i]
+                        filled += length
                 p += count
-            finish(raw, filled, start, step[2], o, False, ends.epsilons[0], ends, out, books)
+            finish(raw, filled, start, o, False, ends.epsilons[0], ends, out, books)
         close(books, item, found)
 
 
@@ -395,6 +400,6 @@ def collect(
                     factor = take(v[0], factors[2], factors[3])
                     for i in range(count):
                         raw[i] *= factor
-            finish(raw, count, sample * size + begin, 1, channel, row == 1, epsilon, ends, out, books)
+            finish(raw, count, sample * size + begin, channel, row == 1, epsilon, ends, out, books)
             begin += count
         close(books, item, found)
