@@ -228,7 +228,7 @@ def _conv(
     steps = (outs * ins * taps, taps, outs * taps) if transposed else (outs * ins * taps, ins * taps, taps)
     run(
         arrange.pack, groups * blocks, packed.size,
-        _input(w, out), groups, outs, ins, kernels.ROWS, steps, plan.phases, plan.taps, factors, packed,
+        _input(w, out), groups, outs, ins, steps, plan.phases, plan.taps, factors, packed,
     )  # fmt: skip
 
     planes, channel, work = groups * ins, len(plan.residues) * prod(plan.size), src.size * outs * taps // 32

@@ -14,6 +14,7 @@ from .numba_jit import kernel
 from .numba_plan import Integers, Spans
 from .numpy_ import Triple
 
+ROWS = 6  # those of `numba_kernels`
 PIECE = 1 << 13  # elements in an item of sums
 LANES = 128  # partial sums that run side by side
 
@@ -67,30 +68,32 @@ def pad(
 
 @kernel
 def pack(
-    first: int, last: int, w: Array, groups: int, outs: int, ins: int, rows: int, steps: Triple,
+    first: int, last: int, w: Array, groups: int, outs: int, ins: int, steps: Triple,
     phases: Integers, taps: Integers, factors: Array, packed: Array,
 ) -> None:  # fmt: skip
-    """part(w) as `[phase, group, block of rows outputs, source channel, tap, output]`.
+    """part(w) as `[phase, group, block of outputs, source channel, tap, output]`.
 
     `w` at `(group, output, source channel)` begins at the sum of these times `steps`. An item is
     a block of outputs of a group; outputs that do not exist are zero.
     """
-    blocks = (outs + rows - 1) // rows
+    blocks = (outs + ROWS - 1) // ROWS
     positive, negative = factors[2], factors[3]
     for item in range(first, last):
         group, block = divmod(item, blocks)
+        some = w[group * steps[0] + block * ROWS * steps[1] :]
+        there = min(ROWS, outs - block * ROWS)
         for f in range(len(phases)):
             tap_0, n_taps = phases[f, 6], phases[f, 7]
-            to = packed[(tap_0 * groups * blocks + n_taps * item) * ins * rows :]
-            some = w[group * steps[0] + block * rows * steps[1] :]
-            there = min(rows, outs - block * rows)
+            to = packed[(tap_0 * groups * blocks + n_taps * item) * ins * ROWS :]
             for c in range(ins):
                 for t in range(n_taps):
-                    at, k = c * steps[2] + taps[tap_0 + t], (c * n_taps + t) * rows
-                    for r in range(there):
-                        to[k + r] = take(some[at + r * steps[1]], positive, negative)
-                    for r in range(there, rows):
-                        to[k + r] = 0
+                    at, k = c * steps[2] + taps[tap_0 + t], (c * n_taps + t) * ROWS
+                    if there == ROWS:
+                        for r in range(ROWS):
+                            to[k + r] = take(some[at + r * steps[1]], positive, negative)
+                    else:
+                        for r in range(ROWS):
+                            to[k + r] = take(some[at + r * steps[1]], positive, negative) if r < there else 0
 
 
 # --- pooling ---

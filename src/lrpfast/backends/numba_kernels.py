@@ -95,12 +95,13 @@ def finish(
             for i in range(count):
                 raw[i] += b[i]
         else:
+            same = b[0]
             for i in range(count):
-                raw[i] += b[0]
+                raw[i] += same
     if ends.times.size > 0:
-        t = ends.times[at:]
+        t, positive, negative = ends.times[at:], numbers[0], numbers[1]
         for i in range(count):
-            raw[i] *= take(t[i], numbers[0], numbers[1])
+            raw[i] *= take(t[i], positive, negative)
     if ends.plus.size > 0:
         p = ends.plus[at:]
         for i in range(count):
@@ -156,8 +157,13 @@ def divide(
             z[i] = s
         if ends.taken.size > 0:
             b = ends.taken[channel + begin if spread else channel :]
-            for i in range(length):
-                books[SIDE + i] += np.float64(z[i]) * np.float64(b[i] if spread else b[0])
+            same = np.float64(b[0])
+            if spread:
+                for i in range(length):
+                    books[SIDE + i] += np.float64(z[i]) * np.float64(b[i])
+            else:
+                for i in range(length):
+                    books[SIDE + i] += np.float64(z[i]) * same
 
 
 @kernel
@@ -380,6 +386,7 @@ def collect(
     `src` may be one sample for all. An item is `PIECE` elements of a sample.
     """
     raw, books = np.empty(TILE, out.dtype), np.zeros(BOOKS * SIDE)
+    positive, negative = factors[0], factors[1]
     pieces = (size + PIECE - 1) // PIECE
     for item in range(first, last):
         sample, piece = divmod(item, pieces)
@@ -390,7 +397,7 @@ def collect(
             count = min(TILE, end - begin if row == 1 else min(end, (channel + 1) * row) - begin)
             x = src[sample % (src.size // size) * size + begin :]
             for i in range(count):
-                raw[i] = take(x[i], factors[0], factors[1])
+                raw[i] = take(x[i], positive, negative)
             if w.size > 0:
                 v = w[channel:]
                 if row == 1:
