@@ -102,7 +102,6 @@ class Lowering:
             start = self.stored(relevance_of(graph.output), graph.output)
             initial = start.host()
             self.relevance[graph.output] = self.ordered(start, self.homes[graph.output])
-            self.total(graph.output, graph.nodes[-1].name)
             accounts = tuple(self.vjp(node, self.rules[node.name]) for node in reversed(graph.nodes))
             relevance = self.relevance[graph.input].host()
             recorded = {
