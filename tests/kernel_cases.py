@@ -373,12 +373,12 @@ def large_case(kernel: str, lanes: int, choose: Choose) -> Case:
     if kernel.startswith("conv"):
         return conv_case(kernel, make, lanes, 3, 70, 20, plane)
     if kernel == "reorder":
-        return reorder_case(make, lanes, 1, (3, 65, 131))
+        return reorder_case(make, lanes, 1, (3, 65, 811))
     if kernel == "sums":
-        return sums_case(make, 3, 9001)
+        return sums_case(make, 3, 70001)
     if kernel in ("affine", "collect", "divide"):
         return {"affine": affine_case, "collect": collect_case, "divide": divide_case}[kernel](
-            make, lanes, (3, 65, 131)
+            make, lanes, (3, 65, 811)
         )
     family = {"depthwise": depthwise_case, "sumpool": sumpool_case, "maxpool": maxpool_case}
     return family[kernel.partition("_")[0]](kernel, make, lanes, 3, 35, plane)

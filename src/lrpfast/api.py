@@ -124,7 +124,8 @@ class Explainer:
             if network.input_shape not in self._plans:
                 graph = network.canonized(self.dtype).graph
                 assigned = assign(self.composite, graph)
-                plan = lower(graph, assigned, self.backend, self.dtype, self._recorded(graph))
+                with self.backend.limit_threads(self.threads):  # some denominators are computed here
+                    plan = lower(graph, assigned, self.backend, self.dtype, self._recorded(graph))
                 manifest = {
                     "model": {"name": network.name, "sha256": network.hash},
                     "composite": self.composite.name,
