@@ -32,7 +32,9 @@ def outputs_of(arguments: Arguments) -> dict[str, Array]:
 
 
 @pytest.mark.parametrize("backend", COMPILED)
-@pytest.mark.parametrize(("kernel", "layer", "ending"), CALLS)
+@pytest.mark.parametrize(
+    ("kernel", "layer", "ending"), CALLS, ids=["-".join(filter(None, call)) for call in CALLS]
+)
 def test_kernel(
     benchmark: BenchmarkFixture,
     record_property: Callable[[str, object], None],
@@ -46,7 +48,7 @@ def test_kernel(
     defined = deepcopy(arguments)
     getattr(numpy_, kernel)(**defined)
 
-    benchmark.group = f"{kernel} {layer} {ending}"
+    benchmark.group = f"{kernel} {layer} {ending}".strip()
     benchmark.extra_info["backend"] = backends.describe(module)
     with module.limit_threads(1):
         # The call whose answer counts also warms up: Numba compiles here. Later ones add to the ledger.

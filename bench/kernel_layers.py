@@ -102,7 +102,7 @@ the denominators of the z⁺ rule."""
 
 def linear(kernel: str, ending: str, x: Shape, z: Shape, x_lanes: int = 0, z_lanes: int = 0) -> Arguments:
     """Forward, or the vjp of the z⁺ rule."""
-    make, w_part = FORWARD[ending] if kernel.endswith("forward") else (times, POSITIVE)
+    make, w_part = FORWARD[ending or "relu"] if kernel.endswith("forward") else (times, POSITIVE)
     (src, src_lanes), (out, lanes) = ((x, x_lanes), (z, z_lanes))[:: 1 if kernel.endswith("forward") else -1]
     return {"src": rectified(src, src_lanes), "src_part": WHOLE, "w_part": w_part, "end": make(out, lanes)}
 
@@ -213,8 +213,8 @@ def family_of(kernel: str) -> Callable[..., Call]:
 
 
 def endings_of(kernel: str) -> tuple[str, ...]:
-    """What tells two calls of a kernel apart."""
-    return tuple(FORWARD) if kernel in ("gemm_forward", "conv_forward", "depthwise_forward") else ("relu",)
+    """What tells two calls of a kernel apart, if there are two."""
+    return tuple(FORWARD) if kernel in ("gemm_forward", "conv_forward", "depthwise_forward") else ("",)
 
 
 CALLS = [
