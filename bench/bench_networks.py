@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from subjects import onnxruntime_predict, prediction_error, subject
+from subjects import onnxruntime_predict, subject
+
+from lrpfast.benchmark import prediction_error
 
 TORCHVISION = ("resnet18", "resnet50", "mobilenet_v2", "vgg16_bn")
 COMPOSITES = ("epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_gamma_box")
@@ -24,8 +26,9 @@ on_threads = pytest.mark.parametrize("threads", [1, 2])
 def test_onnxruntime(benchmark: BenchmarkFixture, name: str, threads: int) -> None:
     net = subject(name)
     benchmark.group = f"{name}, threads={threads}"
-    output = benchmark(onnxruntime_predict(net.path, threads), net.x)
-    assert prediction_error(output, net.network.predict(net.x)) <= 1e-4
+    x = net.pictures(1)
+    output = benchmark(onnxruntime_predict(net.path, threads), x)
+    assert prediction_error(output, net.network.predict(x)) <= 1e-4
 
 
 @on_networks
@@ -33,9 +36,10 @@ def test_onnxruntime(benchmark: BenchmarkFixture, name: str, threads: int) -> No
 def test_predict(benchmark: BenchmarkFixture, name: str, threads: int) -> None:
     net = subject(name)
     benchmark.group = f"{name}, threads={threads}"
-    net.network.predict(net.x)  # makes the plan
-    output = benchmark(net.network.predict, net.x, threads=threads)
-    assert prediction_error(output, onnxruntime_predict(net.path, threads)(net.x)) <= 1e-4
+    x = net.pictures(1)
+    net.network.predict(x)  # makes the plan
+    output = benchmark(net.network.predict, x, threads=threads)
+    assert prediction_error(output, onnxruntime_predict(net.path, threads)(x)) <= 1e-4
 
 
 @on_networks
@@ -44,9 +48,9 @@ def test_predict(benchmark: BenchmarkFixture, name: str, threads: int) -> None:
 def test_explain(benchmark: BenchmarkFixture, name: str, threads: int, composite: str) -> None:
     net = subject(name)
     benchmark.group = f"{name}, threads={threads}"
-    explainer = net.explainer(composite, threads)
-    explanation = benchmark(explainer, net.x)
-    top = int(onnxruntime_predict(net.path, threads)(net.x).argmax())
+    x, explainer = net.pictures(1), net.explainer(composite, threads)
+    explanation = benchmark(explainer, x)
+    top = int(onnxruntime_predict(net.path, threads)(x).argmax())
     assert explanation.target.tolist() == [top]
     assert explanation.conservation[0].r_in == pytest.approx(explanation.output[0, top])
     assert explanation.conservation[-1].r_out == pytest.approx(explanation.relevance.sum(dtype=np.float64))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import BACKENDS
 
-from lrpfast import backends
+from lrpfast import Conv2d, Dense, Explainer, Flatten, MaxPool2d, Network, ReLU, Sequential, backends
 from lrpfast.backends import cpus
+from lrpfast.backends.ending import Ending
 from lrpfast.errors import BackendError
 
 AVAILABLE = [name for name, reason in backends.available().items() if not reason]
@@ -37,8 +40,28 @@ def dense(module: Any, samples: int = 3) -> np.ndarray[Any, Any]:
         rng.normal(size=(900, 700)).astype(np.float32),
     )
     out = np.zeros((samples, 900), np.float32)
-    module.gemm_forward(src, w, (1, 1), (1, 0), None, None, (1, 1), out, False)
+    module.gemm_forward(src, w, (1, 1), (1, 0), Ending(out))
     return out
+
+
+def network() -> Network:
+    """A network whose every layer is large enough for several threads."""
+    rng = np.random.default_rng(0)
+    return Sequential(
+        Conv2d(rng.normal(size=(32, 3, 3, 3)) / 5, padding=1), ReLU(),
+        Conv2d(rng.normal(size=(32, 32, 3, 3)) / 17, padding=1), ReLU(), MaxPool2d(2),
+        Flatten(), Dense(rng.normal(size=(10, 32 * 20 * 20)) / 113), input_shape=(3, 40, 40),
+    )  # fmt: skip
+
+
+PICTURES = np.random.default_rng(1).normal(size=(4, 3, 40, 40)).astype(np.float32)
+
+
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    """Run `work` with the numbers below `count` at the same time; the first error is raised here."""
+    with ThreadPoolExecutor(count) as pool:
+        for job in [pool.submit(work, i) for i in range(count)]:
+            job.result()
 
 
 def test_native_is_there_where_it_is_required() -> None:
@@ -124,7 +147,7 @@ def test_the_number_of_threads_can_be_set() -> None:
     try:
         backends.set_num_threads(3)
         assert backends.get_num_threads() == 3
-        for name in AVAILABLE:
+        for name in BACKENDS:
             dense(backends.get(name))
         with pytest.raises(ValueError, match="n is 0, expected at least 1"):
             backends.set_num_threads(0)
@@ -164,7 +187,24 @@ def test_quotas_of_control_groups(
     assert cpus.cgroup_quota(tmp_path) == expected
 
 
-@pytest.mark.parametrize("name", AVAILABLE)
+@pytest.mark.parametrize(
+    ("asked", "quota", "expected"),
+    [
+        ("", None, 8), ("", 1.5, 1), ("", 0.5, 1), ("", 4.0, 4), ("", 16.0, 8), ("3", 1.0, 3), ("0", 2.0, 2),
+        ("many", 2.0, 2),
+    ],
+)  # fmt: skip
+def test_the_default_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, asked: str, quota: float | None, expected: int
+) -> None:
+    """What the user asks for, else no more than the CPUs and the control group's quota."""
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cpus, "cgroup_quota", lambda: quota)
+    assert cpus.default_num_threads() == expected
+
+
+@pytest.mark.parametrize("name", BACKENDS)
 def test_limits_of_one_thread(name: str) -> None:
     module = backends.get(name)
     with module.limit_threads(None):
@@ -186,40 +226,78 @@ def test_a_limit_ends_with_its_block_and_must_be_positive() -> None:
         pass
 
 
-@pytest.mark.parametrize("name", AVAILABLE)
+@pytest.mark.parametrize("name", BACKENDS)
 def test_several_threads_may_call_at_once(name: str) -> None:
     module = backends.get(name)
-    expected, results = dense(module), []
+    expected = dense(module)
 
-    def work() -> None:
+    def work(number: int) -> None:
         for _ in range(20):
-            results.append(np.array_equal(dense(module), expected))
+            np.testing.assert_array_equal(dense(module), expected)
 
-    workers = [threading.Thread(target=work) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert results == [True] * 80
+    in_threads(4, work)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_several_threads_may_share_an_explainer(name: str) -> None:
+    """Batches of several sizes, with several threads each: the same bytes as alone."""
+    before = backends.get_num_threads()
+    backends.set_num_threads(2)
+    try:
+        explainer = Explainer(network(), "epsilon_plus", backend=name)
+        expected = [explainer(PICTURES[: n + 1]).relevance.tobytes() for n in range(4)]
+
+        def work(number: int) -> None:
+            for turn in range(3):
+                n = (number + turn) % 4
+                assert explainer(PICTURES[: n + 1]).relevance.tobytes() == expected[n]
+
+        in_threads(4, work)
+    finally:
+        backends.set_num_threads(before)
+
+
+# Workers are started when they are needed first, so their number shows how many a call may use.
+LIMIT = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from lrpfast import Explainer, backends, explain
+from test_backends import PICTURES, network
+backends.set_num_threads(3)
+counts = []
+for threads in (1, 2, None):
+    explanation = Explainer(network(), backend="native", threads=threads)(PICTURES)
+    counts.append(len(os.listdir("/proc/self/task")))
+print(counts[1] - counts[0], counts[2] - counts[0])
+"""
+
+
+@needs_native
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux shows them")
+def test_a_call_uses_no_more_threads_than_it_may() -> None:
+    assert python(LIMIT.format(tests=str(Path(__file__).parent))) == "1 2"
 
 
 FORK = """
 import os, sys, warnings
 sys.path.insert(0, {tests!r})
 warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks in programs with threads
-from lrpfast import backends
-from test_backends import dense
+import numpy as np
+from lrpfast import Explainer, backends
+from test_backends import PICTURES, dense, network
 backends.set_num_threads(2)
 module = backends.get({name!r})
-expected = dense(module)
+explainer = Explainer(network(), "epsilon_plus", backend={name!r})
+answers = lambda: [{answers}]
+expected = answers()
 for generation in range(2):
     if os.fork() == 0:
-        assert (dense(module) == expected).all()
+        assert answers() == expected
         if generation == 1:
             os._exit(0)
     else:
         status = os.waitstatus_to_exitcode(os.wait()[1])
-        assert (dense(module) == expected).all()
+        assert answers() == expected
         if generation == 0:
             print(status)
         os._exit(status) if generation else sys.exit(status)
@@ -227,6 +305,15 @@ for generation in range(2):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-@pytest.mark.parametrize("name", AVAILABLE)
-def test_kernels_run_after_forks(name: str) -> None:
-    assert python(FORK.format(tests=str(Path(__file__).parent), name=name)) == "0"
+@pytest.mark.parametrize(
+    "answers",
+    [
+        "dense(module).tobytes()",
+        "explainer(PICTURES).relevance.tobytes(), explainer.network.predict(PICTURES).tobytes()",
+    ],
+    ids=["kernels", "explainers"],
+)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_what_was_used_before_a_fork_works_in_the_child(name: str, answers: str) -> None:
+    """And in the child's child, and in the parent afterwards."""
+    assert python(FORK.format(tests=str(Path(__file__).parent), name=name, answers=answers)) == "0"

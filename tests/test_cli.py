@@ -525,9 +525,14 @@ def test_inspect_prints_the_stages(run: Run) -> None:
     assert "\nsoftmax_6 " not in canonized
     assert succeeded(run("inspect", "@mlp.onnx", "-s", "rules")).stdout == run("check", "@mlp.onnx").stdout
     plan = succeeded(run("inspect", "@mlp.onnx", "-s", "plan", "-c", "epsilon_plus")).stdout
-    assert [line.split()[2] for line in plan.splitlines()[1:6]] == [
-        "gemm_forward", "clamp_forward", "gemm_forward", "clamp_forward", "gemm_forward",
+    steps = [line.split(maxsplit=3) for line in plan.splitlines()[1:]]
+    assert [step[1:] for step in steps if step[0] == "forward"] == [
+        ["gemm_0", "gemm_forward", "with relu_1"], ["gemm_2", "gemm_forward", "with relu_3"],
+        ["matmul_4", "gemm_forward"],
     ]  # fmt: skip
+    assert [step[1:3] for step in steps if step[0] == "vjp"][:3] == [
+        ["matmul_4", kernel] for kernel in ("sums", "divide", "gemm_vjp")
+    ]
     assert "denominator is the layer's output" in plan
 
 

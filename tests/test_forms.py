@@ -83,7 +83,9 @@ def forms(plan: Plan) -> str:
 
 def products(plan: Plan, case: Case) -> tuple[int, int]:
     """Products with the layer's matrix and with its transpose, beyond the layer's own forward pass."""
-    own = next(s for s in plan.forward if s.node == "layer" and isinstance(s, KernelCall) and "w" in s.arguments)
+    own = next(
+        s for s in plan.forward if s.node == "layer" and isinstance(s, KernelCall) and "w" in s.arguments
+    )
     transposed = {"forward": "vjp", "vjp": "forward"}
     kind, direction = own.kernel.rsplit("_", 1)
     counts = {"forward": 0, "vjp": 0}

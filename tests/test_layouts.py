@@ -18,13 +18,12 @@ from small_networks import SMALL_NETWORKS, random_input
 from test_plans import composites, networks
 
 import lrpfast
-from lrpfast import COMPOSITES, Builder, Composite, Gradient, Network, Pass, ReLU, Rule, Selector
+from lrpfast import COMPOSITES, Builder, Composite, Network, Pass, ReLU, Rule, Selector
 from lrpfast.backends import numpy_
 from lrpfast.composites import assign
 from lrpfast.graph import Graph
 from lrpfast.lower import lower
 from lrpfast.plan import Plan
-from lrpfast.steps import KernelCall
 
 
 def with_lanes(lanes: int, **more: Any) -> Any:
@@ -55,7 +54,9 @@ def check_same(graph: Graph, composite: Composite, x: np.ndarray, initial: np.nd
         got = explained(plan_of(graph, composite, with_lanes(lanes), fuse=fuse), x, initial)
         for one, other in zip(expected, got, strict=True):
             size = np.abs(one).max(initial=0)
-            np.testing.assert_allclose(other, one, rtol=0, atol=1e-12 * size, err_msg=f"{lanes} lanes, {fuse=}")
+            np.testing.assert_allclose(
+                other, one, rtol=0, atol=1e-12 * size, err_msg=f"{lanes} lanes, {fuse=}"
+            )
 
 
 @pytest.mark.parametrize("name", COMPOSITES)

@@ -6,7 +6,7 @@ import fnmatch
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,9 @@ from .network import (
 )
 from .ops.base import Array, Op
 from .ops.softmax import Softmax
-from .plan import Plan
+from .plan import Plan, Workspace
 from .rules import Rule
+from .steps import Step
 
 
 def load(source: Any, input_shape: tuple[int, ...] | None = None) -> Network:
@@ -123,7 +124,8 @@ class Explainer:
             if network.input_shape not in self._plans:
                 graph = network.canonized(self.dtype).graph
                 assigned = assign(self.composite, graph)
-                plan = lower(graph, assigned, self.backend, self.dtype, self._recorded(graph))
+                with self.backend.limit_threads(self.threads):  # some denominators are computed here
+                    plan = lower(graph, assigned, self.backend, self.dtype, self._recorded(graph))
                 manifest = {
                     "model": {"name": network.name, "sha256": network.hash},
                     "composite": self.composite.name,
@@ -178,29 +180,58 @@ class Explainer:
         NonFiniteError
             NaN or infinity in `x`, in the prediction or in the relevance.
         """
-        x = as_array("x", x)
-        init = self.composite.init if init is None else init
-        network = self.network.at(x.shape[1:])
+        network, x = self._checked(x)
         plan, manifest = self._plan(network)
-        x = check_input(network, x, self.dtype)
         with self.backend.limit_threads(self.threads), plan.workspace(len(x)) as run:
-            output = run.forward(x)
-            check_output(network.canonized(self.dtype).graph, x, output)
-            chosen, weights = _target(target, output)
-            probabilities = _probabilities(output)
-            initial = weights * _initial(init, output, probabilities)
-            relevance = run.vjp(initial)
-            rows = run.settle()
-            layers = run.recorded()
-        if self.composite.times_input:
-            relevance = relevance * x
+            return self._run(run, network, manifest, x, target, init)
+
+    def profile(self, x: Any, target: Any = None, init: Any = None) -> list[tuple[Step, float]]:
+        """Where the time of an explanation goes.
+
+        Parameters
+        ----------
+        x, target, init
+            As for the explanation. It runs once without being timed, so that nothing is timed that only a
+            first run has to do.
+
+        Returns
+        -------
+        list of (Step, float)
+            The plan's steps in the order in which they run, each with the seconds that it took.
+        """
+        network, x = self._checked(x)
+        plan, manifest = self._plan(network)
+        with self.backend.limit_threads(self.threads):
+            with plan.workspace(len(x)) as run:
+                self._run(run, network, manifest, x, target, init)
+            with plan.timed_workspace(len(x)) as timed:
+                self._run(timed, network, manifest, x, target, init)
+                return timed.times()
+
+    def _checked(self, x: Any) -> tuple[Network, Array]:
+        """The network for arrays like `x`, and `x` as it takes it."""
+        x = as_array("x", x)
+        network = self.network.at(x.shape[1:])
+        return network, check_input(network, x, self.dtype)
+
+    def _run(
+        self, run: Workspace, network: Network, manifest: Mapping[str, Any], x: Array, target: Any, init: Any
+    ) -> Explanation:
+        """Explain in a workspace."""
+        init = self.composite.init if init is None else init
+        output = run.forward(x)
+        check_output(network.canonized(self.dtype).graph, x, output)
+        chosen, weights = _target(target, output)
+        probabilities = _probabilities(output)
+        initial = weights * _initial(init, output, probabilities)
+        relevance = run.vjp(initial)
         return Explanation(
-            relevance=relevance,
+            relevance=relevance * x if self.composite.times_input else relevance,
             output=output,
             probabilities=probabilities,
             target=chosen,
-            layers=layers,
-            conservation=Conservation(rows),
+            layers=run.recorded(),
+            conservation=Conservation(run.settle()),
             manifest={**manifest, "target": _describe(target), "init": _describe(init)},
         )
 

@@ -110,7 +110,7 @@ def operations(step: Step) -> int | None:
     if family in ("conv", "depthwise"):
         return _products(step) * math.prod(_shape(z)[1:4])
     if step.kernel in ("sumpool_forward", "sumpool_vjp", "maxpool_forward"):
-        return _size(z) * math.prod(arguments["window"])
+        return _size(z) * int(math.prod(arguments["window"]))
     return max(_size(given), _size(written))
 
 

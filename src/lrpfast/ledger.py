@@ -118,7 +118,7 @@ class Books:
         parts = np.zeros((self.ledgers + 1, PARTS))  # the last for nodes without a ledger
         numbers[:split].reshape(self.ledgers, n, PARTS).sum(axis=1, out=parts[:-1])
         sums = numbers[split:].reshape(self.sums, n, SUMS).sum(axis=1)
-        left = np.bincount(rows, self._signs * sums[which, 0], len(self.accounts))
+        left = np.asarray(np.bincount(rows, self._signs * sums[which, 0], len(self.accounts)), np.float64)
         if not np.isfinite(left).all():
             self._refuse(left)
         r_in, size = sums[arrived].T
@@ -140,6 +140,6 @@ class Books:
 
 
 def _row(account: Account, line: Sequence[float]) -> ConservationRow:
-    *numbers, unexplained = line
+    r_in, r_out, bias, stabilizer, dead, unexplained = line
     kept = unexplained if account.conserves else float("nan")
-    return ConservationRow(account.node, account.rule, *numbers, kept)
+    return ConservationRow(account.node, account.rule, r_in, r_out, bias, stabilizer, dead, kept)

@@ -102,7 +102,6 @@ class Lowering:
             start = self.stored(relevance_of(graph.output), graph.output)
             initial = start.host()
             self.relevance[graph.output] = self.ordered(start, self.homes[graph.output])
-            self.total(graph.output, graph.nodes[-1].name)
             accounts = tuple(self.vjp(node, self.rules[node.name]) for node in reversed(graph.nodes))
             relevance = self.relevance[graph.input].host()
             recorded = {
@@ -111,12 +110,20 @@ class Lowering:
                 if node.name in record
             }
         draft = Draft(
-            tuple(map(self.exacted, forward)), tuple(self.steps), given.host(), output, initial, relevance, recorded
+            tuple(map(self.exacted, forward)),
+            tuple(self.steps),
+            given.host(),
+            output,
+            initial,
+            relevance,
+            recorded,
         )
         numbers = [*map(_ledger, self.ledgers), *map(_sums, self.sums)]
         draft, nbytes = laid_out(fused(draft) if fuse else draft, numbers)
         books = Books(accounts, len(self.ledgers), len(self.sums))
-        return Plan(**vars(draft), dtype=self.dtype, backend=self.backend, books=books, bytes_per_sample=nbytes)
+        return Plan(
+            **vars(draft), dtype=self.dtype, backend=self.backend, books=books, bytes_per_sample=nbytes
+        )
 
     # --- arrays ---
 
@@ -324,9 +331,7 @@ class Lowering:
                 self.padding_ledger(node, node.op)
         self.bring_home(node)
         left = tuple((self.total(name, node.name), before.get(name)) for name in dict.fromkeys(node.inputs))
-        return Account(
-            node.name, str(rule), rule.conserves, arrived, left, self.ledgers.get(node.name)
-        )
+        return Account(node.name, str(rule), rule.conserves, arrived, left, self.ledgers.get(node.name))
 
     def nothing_left(self, node: Node) -> None:
         """Zeros for inputs to which the signs of x and w leave no term of the rule."""

@@ -7,6 +7,7 @@ by many threads at once, since each run has a workspace of its own.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import numpy as np
 from .arena import ALIGNMENT
 from .ledger import Books, ConservationRow
 from .ops.base import Array
-from .steps import Draft, HostCall, KernelCall, Shape, Step, View, mapped
+from .steps import Draft, HostCall, KernelCall, Memory, Shape, Step, View, mapped
 
 KEPT_WORKSPACES = 4
 KEPT_BYTES = 2**30  # of a workspace that is kept for the next run; larger ones are given back
@@ -63,6 +64,12 @@ class Plan(Draft):
                 if len(self._free) < KEPT_WORKSPACES and workspace.memory.nbytes <= KEPT_BYTES:
                     self._free.append(workspace)
 
+    @contextmanager
+    def timed_workspace(self, n: int) -> Iterator[TimedWorkspace]:
+        """A workspace that takes the time of each step."""
+        with self.workspace(n) as workspace:
+            yield TimedWorkspace(self, n, workspace.memory)
+
     def _take(self, n: int) -> Workspace:
         with self._lock:
             for i, workspace in enumerate(self._free):
@@ -84,13 +91,13 @@ class Workspace:
     memory : array of uint8
     """
 
-    def __init__(self, plan: Plan, n: int, memory: Array) -> None:
+    def __init__(self, plan: Plan, n: int, memory: Memory) -> None:
         self.n = n
         self.memory = memory
         start = -memory.ctypes.data % ALIGNMENT
         arena = memory[start : start + n * plan.bytes_per_sample]
         self._forward, self._vjp = (
-            [_bound(program, plan, arena, n) for program in programs] for programs in plan._passes
+            [self._bound(step, plan, arena, n) for step in steps] for steps in plan._passes
         )
         place = partial(View.of, arena=arena, n=n)
         self._input, self._output = place(plan.input), place(plan.output)
@@ -103,17 +110,17 @@ class Workspace:
     def forward(self, x: Array) -> Array:
         """Run the network on `x` of shape (n, *input_shape); returns its output."""
         self._input[...] = x
-        for run in self._forward:
-            run()
-        return self._output.copy()
+        self._run(self._forward)
+        output: Array = self._output.copy()
+        return output
 
     def vjp(self, initial: Array) -> Array:
         """Hand back the relevance `initial` of the output, after `forward`; returns that of the input."""
         self._initial[...] = initial
         self._numbers[...] = 0
-        for run in self._vjp:
-            run()
-        return self._relevance.copy()
+        self._run(self._vjp)
+        relevance: Array = self._relevance.copy()
+        return relevance
 
     def recorded(self) -> dict[str, Array]:
         """The relevance that was asked for, after `vjp`."""
@@ -122,6 +129,49 @@ class Workspace:
     def settle(self) -> tuple[ConservationRow, ...]:
         """The conservation ledger, after `vjp`; raises `NonFiniteError` if relevance is not finite."""
         return self._books.settle(self._numbers, self.n)
+
+    def _bound(self, step: Any, plan: Plan, arena: Memory, n: int) -> Callable[[], Any]:
+        return _bound(step, plan, arena, n)
+
+    def _run(self, calls: Sequence[Callable[[], Any]]) -> None:
+        for call in calls:
+            call()
+
+
+class TimedWorkspace(Workspace):
+    """A workspace that takes the time of each step; for one run.
+
+    Parameters
+    ----------
+    plan : Plan
+    n : int
+    memory : array of uint8
+    """
+
+    def __init__(self, plan: Plan, n: int, memory: Memory) -> None:
+        super().__init__(plan, n, memory)
+        self._steps = (*plan.forward, *plan.vjp)
+        self._seconds: list[float] = []
+
+    def times(self) -> list[tuple[Step, float]]:
+        """The steps in the order in which they ran, each with its seconds; after `vjp`."""
+        return list(zip(self._steps, self._seconds, strict=True))
+
+    def _bound(self, step: Any, plan: Plan, arena: Memory, n: int) -> Callable[[], list[float]]:
+        if isinstance(step, Step):
+            return partial(_seconds, _bound(step, plan, arena, n))
+        return partial(step.profile, arena, n)
+
+    def _run(self, calls: Sequence[Callable[[], Any]]) -> None:
+        for call in calls:
+            self._seconds += call()
+
+
+def _seconds(call: Callable[[], object]) -> list[float]:
+    """Run one step; how long it took, in the form in which programs say it of theirs."""
+    before = time.perf_counter()
+    call()
+    return [time.perf_counter() - before]
 
 
 def _programs(steps: Sequence[Step], backend: Any) -> list[Any]:
@@ -137,7 +187,7 @@ def _programs(steps: Sequence[Step], backend: Any) -> list[Any]:
     return found
 
 
-def _bound(step: Any, plan: Plan, arena: Array, n: int) -> Callable[[], object]:
+def _bound(step: Any, plan: Plan, arena: Memory, n: int) -> Callable[[], object]:
     """A step of `_programs` as a function without arguments."""
     if isinstance(step, KernelCall):
         arguments = {key: mapped(value, lambda v: v.of(arena, n)) for key, value in step.arguments.items()}
@@ -147,7 +197,7 @@ def _bound(step: Any, plan: Plan, arena: Array, n: int) -> Callable[[], object]:
     return partial(step.run, arena, n)
 
 
-def _bound_host(step: HostCall, plan: Plan, arena: Array, n: int) -> Callable[[], None]:
+def _bound_host(step: HostCall, plan: Plan, arena: Memory, n: int) -> Callable[[], None]:
     arrays = [
         np.broadcast_to(np.zeros((), plan.dtype), (n, *a.shape)) if isinstance(a, Shape) else a.of(arena, n)
         for a in step.arrays

@@ -413,7 +413,7 @@ def _sum_denominator(
     if all(term.x.power == 0 for term in terms):
         count = len(inputs) * sum(term.w.positive for term in terms)
         return np.full((1, *own.elements().shape), count, lowering.dtype), "denominator computed once"
-    z = None
+    z: Stored | None = None
     for x in inputs:
         for term in terms:
             part = (term.x.positive * term.w.positive, term.x.negative * term.w.positive)

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .backends.ending import Ending, Quotient
 from .ops.base import Array
+
+Memory = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class View:
         """The same memory in the other's shape."""
         return replace(self, shape=other.shape, rows=other.rows)
 
-    def of(self, arena: Array, n: int) -> Array:
+    def of(self, arena: Memory, n: int) -> Array:
         """The array itself, for `n` samples."""
         start = self.offset * n
         memory = arena[start : start + self.nbytes * n].view(self.dtype)

@@ -26,8 +26,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..ops.base import Array
 from .ending import Ending, Quotient
@@ -64,7 +66,7 @@ def plain(a: Array, channels: int) -> Array:
     return together.reshape(a.shape[0], -1, *a.shape[2:-1])[:, :channels]
 
 
-def blocked(a: Array, lanes: int) -> Array:
+def blocked(a: NDArray[Any], lanes: int) -> NDArray[Any]:
     """(n, channels, ...) as (n, blocks, ..., lanes), zeros beyond the last channel."""
     n, channels = a.shape[:2]
     blocks = -(-channels // lanes)

@@ -16,6 +16,7 @@ from ..api import Explainer
 from ..benchmark import machine, medians, onnxruntime_predictor, prediction_error, take_turns
 from ..composites import Composite
 from ..explanation import Explanation
+from ..files import whole_file
 from ..network import Network
 from ..ops.base import Array
 from .composing import make_composite
@@ -121,7 +122,8 @@ def bench(
         click.echo()
         _print_profile(rows)
     if out is not None:
-        Path(out).write_text(json.dumps(document, indent=1) + "\n")
+        with whole_file(out) as written:
+            written.write(f"{json.dumps(document, indent=2, allow_nan=False)}\n".encode())
 
 
 def _batch(network: Network, file: str | None, preprocess: str | None, dtype: str, batch: int) -> Array:
@@ -142,7 +144,8 @@ def _reference(model: str, threads: int, x: Array) -> tuple[Callable[[Array], Ar
     except ImportError:
         return None, "it is not installed; pip install onnxruntime"
     except Exception as error:  # whatever classes onnxruntime has for the reasons
-        return None, f"it cannot run this model: {str(error).splitlines()[0]}"
+        reason, *_ = str(error).splitlines() or [type(error).__name__]
+        return None, f"it cannot run this model: {reason}"
     return predict, ""
 
 
@@ -174,11 +177,12 @@ def _profile(
 def _print(document: Mapping[str, Any], repeats: int) -> None:
     shape = "×".join(map(str, document["input_shape"])) or "number"
     threads = f"{document['threads']} thread{'s' * (document['threads'] > 1)}"
-    click.echo(
+    title = (
         f"{document['model']['name']}: {document['composite']} in {document['dtype']}, "
-        f"{document['backend']}, {threads}\n"
-        f"batches of {document['batch']} × ({shape}), medians of {repeats} turns\n"
+        f"{document['backend']}, {threads}"
     )
+    click.echo(click.wrap_text(title, 80))
+    click.echo(f"batches of {document['batch']} × ({shape}), medians of {repeats} turns\n")
     ms = document["ms_per_sample"]
     unit = ms.get("onnxruntime")
     rows = [

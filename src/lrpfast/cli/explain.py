@@ -60,6 +60,7 @@ HELP = """Explain what a network sees in pictures or arrays.
 
 Mode = Literal["overlay", "side_by_side"]
 
+
 @click.command(short_help="Write heatmaps of pictures or arrays.", help=HELP)
 @model_argument
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
