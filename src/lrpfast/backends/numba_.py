@@ -89,7 +89,6 @@ def _conv(
         src.ndim == out.ndim == 6
         and w.ndim == 5
         and m * groups == len(w)
-        and src.shape[-1] == 1
         and src.shape[:2] == (len(out), ins * groups)
         and out.shape[1] == outs * groups
     )
@@ -236,7 +235,7 @@ def maxpool_vjp(
 
 
 def _pools(src: Array, out: Array) -> bool:
-    return src.ndim == out.ndim == 6 and src.shape[:2] == out.shape[:2] and src.shape[-1] == 1
+    return src.ndim == out.ndim == 6 and src.shape[:2] == out.shape[:2]
 
 
 def _windows(

@@ -67,6 +67,11 @@ class Finish:
         self, kernel: str, fits: bool, end: Ending, epsilons: Array | None = None, **arrays: Array
     ) -> None:
         out, q = end.out, end.quotient or _NO_QUOTIENT
+        lanes = {a.shape[-1] for a in (*arrays.values(), out) if a.ndim in (4, 6)}
+        if lanes - {1}:
+            raise InputError(
+                f"{kernel}: there are arrays of {max(lanes)} lanes; those of this backend have one"
+            )
         gate_z = q.gate_z if q.gate else None
         like = {"times": end.times, "plus": end.plus, "r": q.r, "gate_z": gate_z}
         channels = {"bias": end.bias, "the quotient's bias": q.bias}
@@ -74,7 +79,6 @@ class Finish:
         fits = (
             fits
             and out.flags.c_contiguous
-            and (out.ndim == 2 or out.shape[-1] == 1)
             and all(a.dtype == out.dtype for a in arrays.values())
             and _alike(like, out.dtype, out.shape)
             and _alike(channels, out.dtype, out.shape[1:2])

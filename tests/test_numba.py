@@ -1,4 +1,4 @@
-"""The Numba backend's compiled code outlives the process, wherever there is a place to keep it."""
+"""What only the Numba backend has: compiled code that outlives the process, and arrays of one lane."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lrpfast
 from lrpfast import backends
+from lrpfast.backends.ending import Ending
+from lrpfast.errors import InputError
 
-pytestmark = [
-    pytest.mark.skipif(bool(backends.available()["numba"]), reason="numba is not installed"),
-    pytest.mark.skipif(os.name == "nt", reason="permissions, and where the home directory is, are POSIX'"),
-]
+pytestmark = pytest.mark.skipif(bool(backends.available()["numba"]), reason="numba is not installed")
+posix = pytest.mark.skipif(os.name == "nt", reason="permissions, and where the home directory is, are POSIX'")
 
 COLLECT = """
 import numpy as np
@@ -57,6 +58,7 @@ def hits_and_misses(env: dict[str, str]) -> tuple[int, int, str]:
     return int(hits), int(misses), path.strip()
 
 
+@posix
 def test_compiled_code_is_kept_where_package_and_home_are_read_only(locked: dict[str, str]) -> None:
     hits, misses, path = hits_and_misses(locked)
     assert (hits, misses) == (0, 1)
@@ -64,9 +66,21 @@ def test_compiled_code_is_kept_where_package_and_home_are_read_only(locked: dict
     assert hits_and_misses(locked)[:2] == (1, 0)
 
 
+@posix
 def test_compiled_code_that_others_could_have_written_is_not_used(locked: dict[str, str]) -> None:
     hits_and_misses(locked)
     (folder,) = Path(locked["TMPDIR"]).glob("lrpfast-numba-*")
     folder.chmod(0o777)
     hits, _, path = hits_and_misses(locked)
     assert hits == 0 and path == "None"
+
+
+def test_arrays_of_several_lanes_are_refused() -> None:
+    numba = backends.get("numba")
+    a, conv = np.ones((1, 1, 1, 3, 3, 8), np.float32), np.ones((8, 8, 1, 1, 1), np.float32)
+    one, none = (1, 1, 1), (0, 0, 0)
+    with pytest.raises(InputError, match="conv_forward: there are arrays of 8 lanes"):
+        numba.conv_forward(a, conv, one, none, one, 1, (1, 1), (1, 1), False, Ending(a.copy()))
+    a = a.reshape(1, 1, 9, 8)
+    with pytest.raises(InputError, match="reorder: there are arrays of 8 lanes"):
+        numba.reorder(a, 8, Ending(np.ones((1, 8, 9, 1), np.float32)))
