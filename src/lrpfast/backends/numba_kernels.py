@@ -45,7 +45,7 @@ class Ends(NamedTuple):
     bias, times, plus, r, gate_z, taken : array
         As there, flat; `taken` is the quotient's `bias`.
     numbers : array
-        The two factors of `times_part`; slope, low and high of the clamp; the quotient's scale.
+        The two factors of `times_part`; slope, low and high of the clamp; the quotient's scale; `plus_factor`.
     epsilons : array
         The quotient's ε, one for all or one a sample.
     clamp, quotient, clip, sums : bool
@@ -59,6 +59,7 @@ class Ends(NamedTuple):
     r: Array
     gate_z: Array
     taken: Array
+    unclamped: Array
     numbers: Array
     epsilons: Array
     clamp: bool
@@ -103,8 +104,13 @@ def finish(
             raw[i] *= take(t[i], positive, negative)
     if ends.plus.size > 0:
         p = ends.plus[at:]
+        factor = numbers[6]
         for i in range(count):
-            raw[i] += p[i]
+            raw[i] += p[i] * factor
+    if ends.unclamped.size > 0:
+        u = ends.unclamped[at:]
+        for i in range(count):
+            u[i] = raw[i]
     if ends.clamp:
         slope, low, high = numbers[2], numbers[3], numbers[4]
         for i in range(count):
