@@ -138,7 +138,7 @@ def test_the_smallest_arena_ends_with_the_last_array(chain: Any) -> None:
     layout, calls, _ = chain
     assert program(*calls).bytes_per_sample == layout.views["sums"].offset + 16
     assert program().bytes_per_sample == 0
-    program().run(arena_of(1, 0), 1)
+    program().run(arena_of(1, 64), 1)
 
 
 def test_calls_may_come_from_an_iterator(chain: Any) -> None:
