@@ -77,12 +77,15 @@ void read_ending(Reader& in, Ending<T>& to, const Shape& out, Size channels, boo
     if (in.has("end.plus")) in.sampled("end.plus", out, to.plus, true);
     if (in.has("end.sums")) in.sampled("end.sums", {out[0], 2}, to.sums);
     to.times_part = in.part<T>("end.times_part");
+    to.plus_factor = in.number<T>("end.plus_factor");
     to.clamps = in.has("end.clamp");
     if (to.clamps) {
         in.require(!in.has("end.quotient"), "end has a clamp and a quotient, expected at most one of them");
         const auto clamp = in.value<std::array<double, 3>>("end.clamp", "three numbers: slope, low, high");
+        if (in.has("end.unclamped")) in.sampled("end.unclamped", out, to.unclamped);
         to.slope = static_cast<T>(clamp[0]), to.low = static_cast<T>(clamp[1]), to.high = static_cast<T>(clamp[2]);
     }
+    in.require(to.clamps || !in.has("end.unclamped"), "end has unclamped but no clamp");
     if (in.has("end.quotient")) read_quotient(in, to.quotient, out, channels, in_place);
     to.channels = channels;
 }

@@ -40,15 +40,16 @@ struct Quotient {
     bool clip;
 };
 
-/// out = f(part(times) ⊙ (result + bias) + plus), f nothing, a clamp or a quotient; pointers may be null.
+/// out = f(part(times) ⊙ (result + bias) + plus_factor · plus), f nothing, a clamp or a quotient; pointers may
+/// be null.
 template <class T>
 struct Ending {
-    T* out;
+    T *out, *unclamped;
     const T *bias, *times, *plus;
     Part<T> times_part;
     Quotient<T> quotient;
     double* sums;  // 2 numbers a sample
-    T slope, low, high;
+    T plus_factor, slope, low, high;
     bool clamps;
     Size channels;  // as many values have the biases
 };
@@ -69,6 +70,7 @@ struct Gemm : Linear<T> {
 template <class T>
 struct Conv : Linear<T> {
     Windows windows;
+    const T* panels;       // w, packed by `fill_panels` of the table; null: the kernel packs it itself
     Size n, m, c, groups;  // x has c channels, z has m
     Size src_lanes, out_lanes;
     bool exact;  // sums of zeros have to be zero: no form that makes them out of rounded differences
@@ -141,6 +143,9 @@ struct Table {
 #define KERNEL(name, Arguments) void (*name)(const Arguments<T>&);
 #include "kernels.def"
 #undef KERNEL
+    /// The numbers of the panels into which conv_forward, or conv_vjp, had better find w packed; 0 for none.
+    Size (*panels_size)(const Conv<T>&, bool transposed);
+    void (*fill_panels)(const Conv<T>&, bool transposed, T* panels);
 };
 
 /// All kernels, compiled for one instruction set.

@@ -6,6 +6,7 @@
 
 #include "dispatch.hpp"
 #include "families.hpp"
+#include "packing.hpp"
 
 namespace lrpfast {
 
@@ -47,6 +48,7 @@ class CallOf : public Call {
         Family<Arguments>::read(in, arguments_, entry.is_forward());
         in.require_apart();
         patches_ = in.take_patches();
+        if (in.in_program()) pack(arguments_);
     }
 
     /// Several threads may run one call at once: each patches a copy.
@@ -57,9 +59,17 @@ class CallOf : public Call {
     }
 
   private:
+    /// Only convolutions have weights that are packed.
+    void pack(...) {}
+    void pack(Conv<T>& conv) {
+        panels_ = packed(conv, !entry_.is_forward());
+        conv.panels = panels_.get();
+    }
+
     Entry<Arguments> entry_;
     Arguments<T> arguments_{};
     std::vector<Patch> patches_;
+    std::shared_ptr<const T> panels_;
 };
 
 template <template <class> class Arguments>
@@ -72,10 +82,11 @@ std::unique_ptr<Call> make_call(const Entry<Arguments>& entry, Reader& in) {
     in.refuse_type(std::string(leader) + " has dtype " + in.dtype(leader) + ", expected float32 or float64");
 }
 
-/// Many calls, for any number of samples, whose arrays lie in an arena.
+/// Many calls, for any number of samples, whose arrays lie in an arena. They run on the SIMD target that was
+/// the active one when they were packed.
 class Program {
   public:
-    explicit Program(const py::iterable& calls) {
+    explicit Program(const py::iterable& calls) : kernels_(active_kernels()) {
         for (py::handle call : calls) {
             const std::string label = "Program: call " + std::to_string(calls_.size());
             py::detail::make_caster<std::pair<std::string, py::dict>> pair;
@@ -92,8 +103,7 @@ class Program {
     void run(const py::array& arena, Size n) const {
         char* const memory = checked(arena, n);
         const py::gil_scoped_release release;
-        const Kernels& kernels = active_kernels();
-        for (const auto& call : calls_) call->run(kernels, memory, n);
+        for (const auto& call : calls_) call->run(kernels_, memory, n);
     }
 
     /// The seconds that each call takes.
@@ -101,11 +111,10 @@ class Program {
         using Clock = std::chrono::steady_clock;
         char* const memory = checked(arena, n);
         const py::gil_scoped_release release;
-        const Kernels& kernels = active_kernels();
         std::vector<double> seconds;
         for (const auto& call : calls_) {
             const auto before = Clock::now();
-            call->run(kernels, memory, n);
+            call->run(kernels_, memory, n);
             seconds.push_back(std::chrono::duration<double>(Clock::now() - before).count());
         }
         return seconds;
@@ -144,6 +153,7 @@ class Program {
 
     static constexpr std::size_t kAlignment = 64;
 
+    const Kernels& kernels_;
     Ground ground_;
     std::vector<std::unique_ptr<Call>> calls_;
 };

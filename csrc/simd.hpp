@@ -69,6 +69,17 @@ LRPFAST_INLINE V multiply_add(V a, V b, V c) {
 }
 #endif
 
+template <int BYTES>
+struct IntegerOf;
+template <>
+struct IntegerOf<4> {
+    typedef std::uint32_t type;
+};
+template <>
+struct IntegerOf<8> {
+    typedef std::uint64_t type;
+};
+
 template <class T>
 LRPFAST_INLINE Vec<T> splat(T value) {
     return value - Vec<T>{};
@@ -155,6 +166,62 @@ LRPFAST_INLINE float part_of(float v, const Part<float>& part) {
 LRPFAST_INLINE double part_of(double v, const Part<double>& part) {
     return part.positive * (0 > v ? 0 : v) + part.negative * (0 < v ? 0 : v);
 }
+
+// The larger, and the smaller, of two numbers; a NaN in `v` stays.
+#if LRPFAST_VECTOR_BYTES == 64
+LRPFAST_INLINE Vec<float> maximum(Vec<float> low, Vec<float> v) { return (Vec<float>)_mm512_maskz_max_ps(0xFFFF, (__m512)low, (__m512)v); }
+LRPFAST_INLINE Vec<double> maximum(Vec<double> low, Vec<double> v) { return (Vec<double>)_mm512_maskz_max_pd(0xFF, (__m512d)low, (__m512d)v); }
+LRPFAST_INLINE Vec<float> minimum(Vec<float> high, Vec<float> v) { return (Vec<float>)_mm512_maskz_min_ps(0xFFFF, (__m512)high, (__m512)v); }
+LRPFAST_INLINE Vec<double> minimum(Vec<double> high, Vec<double> v) { return (Vec<double>)_mm512_maskz_min_pd(0xFF, (__m512d)high, (__m512d)v); }
+#elif LRPFAST_VECTOR_BYTES == 32
+LRPFAST_INLINE Vec<float> maximum(Vec<float> low, Vec<float> v) { return (Vec<float>)_mm256_max_ps((__m256)low, (__m256)v); }
+LRPFAST_INLINE Vec<double> maximum(Vec<double> low, Vec<double> v) { return (Vec<double>)_mm256_max_pd((__m256d)low, (__m256d)v); }
+LRPFAST_INLINE Vec<float> minimum(Vec<float> high, Vec<float> v) { return (Vec<float>)_mm256_min_ps((__m256)high, (__m256)v); }
+LRPFAST_INLINE Vec<double> minimum(Vec<double> high, Vec<double> v) { return (Vec<double>)_mm256_min_pd((__m256d)high, (__m256d)v); }
+#else
+template <class V>
+LRPFAST_INLINE V maximum(V low, V v) {
+    return v < low ? low : v;
+}
+template <class V>
+LRPFAST_INLINE V minimum(V high, V v) {
+    return v > high ? high : v;
+}
+#endif
+
+/// An unsigned integer for each lane.
+template <class T>
+struct BitsOf {
+    typedef typename IntegerOf<sizeof(T)>::type Integer;
+    typedef Integer type __attribute__((vector_size(LRPFAST_VECTOR_BYTES)));
+    static constexpr Integer kAll = static_cast<Integer>(~Integer{0});
+    static constexpr Integer kNoSign = static_cast<Integer>(kAll >> 1);
+};
+
+template <class T>
+LRPFAST_INLINE Vec<T> magnitude(Vec<T> v) {
+    return (Vec<T>)((typename BitsOf<T>::type)v & BitsOf<T>::kNoSign);
+}
+
+/// Parts that a tile can take of weights as it loads them, at no cost: all of them, those of one sign, or the
+/// magnitudes.
+template <class T>
+struct Filter {
+    typename BitsOf<T>::type bits;
+    Vec<T> low, high;
+
+    static bool can(const Part<T>& part) {
+        const T p = part.positive, n = part.negative;
+        return (p == T(1) && (n == T(1) || n == T(0) || n == T(-1))) || (p == T(0) && (n == T(1) || n == T(0)));
+    }
+    explicit Filter(const Part<T>& part) {
+        const T infinity = static_cast<T>(__builtin_inf());
+        bits = (part.negative == T(-1) ? BitsOf<T>::kNoSign : BitsOf<T>::kAll) - typename BitsOf<T>::type{};
+        low = splat(part.negative == T(0) ? T(0) : -infinity);
+        high = splat(part.positive == T(0) ? T(0) : infinity);
+    }
+    LRPFAST_INLINE Vec<T> of(Vec<T> v) const { return minimum(high, maximum(low, (Vec<T>)((typename BitsOf<T>::type)v & bits))); }
+};
 
 /// As many doubles as Vec<T> has lanes, in one vector or two.
 template <class T>

@@ -34,10 +34,13 @@ namespace LRPFAST_TARGET {
 
 #include "simd.hpp"
 #include "kernels/ending.inl.hpp"
+#include "kernels/panels.inl.hpp"
 #include "kernels/tiles.inl.hpp"
 #include "kernels/gemm.inl.hpp"
 #include "kernels/chunks.inl.hpp"
 #include "kernels/thin.inl.hpp"
+#include "kernels/products.inl.hpp"
+#include "kernels/images.inl.hpp"
 #include "kernels/winograd.inl.hpp"
 #include "kernels/conv.inl.hpp"
 #include "kernels/planes.inl.hpp"
@@ -51,11 +54,15 @@ const Kernels LRPFAST_JOIN(LRPFAST_TARGET, _kernels) = {
 #define KERNEL(name, Arguments) LRPFAST_TARGET::name<float>,
     {
 #include "kernels.def"
+        LRPFAST_TARGET::panels_size<float>,
+        LRPFAST_TARGET::fill_all_panels<float>,
     },
 #undef KERNEL
 #define KERNEL(name, Arguments) LRPFAST_TARGET::name<double>,
     {
 #include "kernels.def"
+        LRPFAST_TARGET::panels_size<double>,
+        LRPFAST_TARGET::fill_all_panels<double>,
     },
 #undef KERNEL
 };

@@ -15,41 +15,36 @@ struct Elements {
     bool by_channel() const { return w != nullptr || end.bias != nullptr || end.quotient.bias != nullptr; }
 
     void run() const {
-        // What is a line: elements that lie together, of one channel, of channels in a row, or of whatever channel.
-        const bool flat = !by_channel();
-        const Size lines = flat || inner == 1 ? 1 : lanes == 1 ? blocks : blocks * inner;
-        const Size length = blocks * inner * lanes / lines;
-        const Size lines_at_once = at_least(1, kChunk / length), chunk = lines > 1 ? length : at_most(kChunk, length);
-        const Size tasks = lines > 1 ? blocks_of(lines, lines_at_once) : blocks_of(length, chunk);
+        // Elements in a line: of channels in a row; of a block, whose channels come back at each place; of a place.
+        const Size size = blocks * inner * lanes;
+        const bool in_a_row = !by_channel() || inner == 1, in_blocks = lanes == 1 || lanes % kLanes<T> == 0;
+        const Size length = in_a_row ? size : in_blocks ? inner * lanes : lanes, period = in_a_row ? size : lanes;
+        const Size tasks = blocks_of(size, kChunk);
         const Finisher<T> finisher(end);
         const SlotSums<T> sums(finisher, n, tasks);
-        parallel_for(n * tasks, n * lines * length * 16, [&](Size task) {
-            const Size sample = task / tasks, slot = task % tasks;
+        parallel_for(n * tasks, n * size * 16, [&](Size task) {
+            const Size sample = task / tasks, last = at_most((task % tasks + 1) * kChunk, size);
             Totals totals{};
             const T epsilon = epsilons != nullptr ? epsilons[sample] : end.quotient.epsilon;
-            if (lines == 1) {
-                const Size first = slot * chunk;
-                put(finisher, sample * length + first, at_most(chunk, length - first), flat ? 0 : first, false,
-                    epsilon, totals);
-            } else {
-                const Size last = at_most(lines, (slot + 1) * lines_at_once);
-                for (Size line = slot * lines_at_once; line < last; ++line)
-                    put(finisher, (sample * lines + line) * length, length, lanes == 1 ? line : line / inner * lanes,
-                        lanes == 1, epsilon, totals);
+            for (Size at = task % tasks * kChunk, count; at < last; at += count) {
+                count = at_most(length - at % length, last - at);
+                const Size channel = in_a_row ? at : in_blocks ? at / length * lanes : at % length;
+                put(finisher, {nullptr, count, sample * size + at, channel, period, epsilon}, totals);
             }
-            sums.add(sample, slot, totals);
+            sums.add(sample, task % tasks, totals);
         });
         sums.settle();
     }
 
-    void put(const Finisher<T>& finisher, Size at, Size count, Size channel, bool same, T epsilon,
-             Totals& totals) const {
-        T* results = scratch<T>(Scratch::result, count);
-        for_vectors<T>(count, [&](Size i, auto lanes_of) LRPFAST_INLINE_LAMBDA {
-            const Vec<T> factors = same ? splat(w == nullptr ? T(0) : w[channel]) : channel_values(w, channel + i, end.channels);
-            lanes_of.put(results + i, value(lanes_of, at + i, part_of(factors, w_part)));
+    /// Compute and write a line.
+    void put(const Finisher<T>& finisher, LineResults<T> line, Totals& totals) const {
+        T* results = scratch<T>(Scratch::result, line.count);
+        line.results = results;
+        for_vectors<T>(line.count, [&](Size i, auto lanes_of) LRPFAST_INLINE_LAMBDA {
+            const Vec<T> factors = part_of(channels_at(w, line, i, end.channels), w_part);
+            lanes_of.put(results + i, value(lanes_of, line.at + i, factors));
         });
-        finisher.line(results, count, at, channel, same, epsilon, totals);
+        finisher.line(line, totals);
     }
 };
 
@@ -131,8 +126,9 @@ void reorder(const Reorder<T>& args) {
             for (Size place = 0; place < count; ++place)
                 for (Size lane = 0; lane < args.out_lanes; ++lane)
                     line[place * args.out_lanes + lane] = between[place * width + block * args.out_lanes + lane];
-            finisher.line(line, count * args.out_lanes,
-                              ((sample * out_blocks + block) * args.inner + first) * args.out_lanes, 0, true, totals);
+            finisher.lanes(line, count, args.out_lanes,
+                           ((sample * out_blocks + block) * args.inner + first) * args.out_lanes,
+                           block * args.out_lanes, totals);
         }
         sums.add(sample, task % chunks, totals);
     });
@@ -159,7 +155,7 @@ void sums(const Sums<T>& args) {
             for_vectors<T>(at_most(kSumPiece, count - at), [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
                 const Vec<T> x = lanes.get(from + at + i);
                 lane_totals.of[kSum] += x;
-                lane_totals.of[kMagnitude] += x < Vec<T>{} ? -x : x;
+                lane_totals.of[kMagnitude] += magnitude<T>(x);
             });
             widen_totals<T, Only>(wide_totals, lane_totals);
         }

@@ -63,18 +63,21 @@ template <class T, class M, class Lanes>
 LRPFAST_INLINE void put(const Ending<T>& end, const Lanes& lanes, Vec<T> v, Size at, Vec<T> bias, Vec<T> quotient_bias,
                         T epsilon, LaneTotals<T>& totals) {
     v = v + bias;
-    if (M::times) v = v * part_of(lanes.get(end.times + at), end.times_part);
-    if (M::plus) v = lanes.get(end.plus + at) + v;
+    if (M::times) {
+        const Vec<T> times = lanes.get(end.times + at);
+        v = v * (end.times_part.is_identity() ? times : part_of(times, end.times_part));
+    }
+    if (M::plus) v = lanes.get(end.plus + at) * end.plus_factor + v;
     if (M::last == Last::clamp) {
-        v = v < Vec<T>{} ? v * end.slope : v;  // each choice leaves a NaN as it is
-        v = v < end.low ? end.low - Vec<T>{} : v;
-        v = v > end.high ? end.high - Vec<T>{} : v;
+        if (end.unclamped != nullptr) lanes.put(end.unclamped + at, v);
+        if (end.slope != T(1)) v = v < Vec<T>{} ? v * end.slope : v;
+        v = minimum(splat(end.high), maximum(splat(end.low), v));
     }
     if (M::last == Last::quotient) v = quotient_of(end.quotient, lanes, v, at, quotient_bias, epsilon, totals);
     lanes.put(end.out + at, v);
     if (M::sums) {
         totals.of[kSum] += v;
-        totals.of[kMagnitude] += v < Vec<T>{} ? -v : v;
+        totals.of[kMagnitude] += magnitude<T>(v);
     }
 }
 
@@ -115,8 +118,12 @@ struct PlaceResults {
     Size sample, blocks, plane;  // of the array: blocks a sample, places a block
 };
 
+// Copies of the arguments, since a store through a pointer might change what references lead to.
+
 template <class T, class M>
-void finish_places(const Ending<T>& end, const PlaceResults<T>& from, Totals& totals) {
+void finish_places(const Ending<T>& ending, const PlaceResults<T>& some, Totals& totals) {
+    const Ending<T> end = ending;
+    const PlaceResults<T> from = some;
     LaneTotals<T> lane_totals{};
     WideTotals<T> wide_totals{};
     for (Size o = 0; o < from.outs; o += kLanes<T>) {
@@ -135,29 +142,36 @@ void finish_places(const Ending<T>& end, const PlaceResults<T>& from, Totals& to
     add_totals<T, M>(totals, wide_totals);
 }
 
-/// Results for `count` elements from out[at] on, of the channels from `channel` on or all of that one.
+/// Results for `count` elements from out[at] on. Element i is of channel `channel + i % period`; a period is 1, a
+/// multiple of kLanes, or no less than `count`.
 template <class T>
 struct LineResults {
     const T* results;
-    Size count, at, channel;
-    bool same_channel;
+    Size count, at, channel, period;
     T epsilon;
 };
 
+/// The values of the channels of a line's elements from `i` on; null gives zeros.
+template <class T>
+LRPFAST_INLINE Vec<T> channels_at(const T* of, const LineResults<T>& line, Size i, Size channels) {
+    if (of == nullptr) return Vec<T>{};
+    if (line.period == 1) return splat(of[line.channel]);
+    return channel_values(of, line.channel + (i < line.period ? i : i % line.period), channels);
+}
+
 template <class T, class M>
-void finish_line(const Ending<T>& end, const LineResults<T>& from, Totals& totals) {
+void finish_line(const Ending<T>& ending, const LineResults<T>& some, Totals& totals) {
+    const Ending<T> end = ending;
+    const LineResults<T> from = some;
     constexpr Size kPiece = kNarrowSums * kLanes<T>;
     WideTotals<T> wide_totals{};
-    const auto biases = [&](const T* of, Size i) LRPFAST_INLINE_LAMBDA {
-        if (from.same_channel) return splat(of == nullptr ? T(0) : of[from.channel]);
-        return channel_values(of, from.channel + i, end.channels);
-    };
     for (Size first = 0; first < from.count; first += kPiece) {
         LaneTotals<T> lane_totals{};
         for_vectors<T>(at_most(kPiece, from.count - first), [&](Size j, auto lanes) LRPFAST_INLINE_LAMBDA {
             const Size i = first + j;
-            put<T, M>(end, lanes, lanes.get(from.results + i), from.at + i, biases(end.bias, i),
-                      biases(end.quotient.bias, i), from.epsilon, lane_totals);
+            put<T, M>(end, lanes, lanes.get(from.results + i), from.at + i,
+                      channels_at(end.bias, from, i, end.channels),
+                      channels_at(end.quotient.bias, from, i, end.channels), from.epsilon, lane_totals);
         });
         widen_totals<T, M>(wide_totals, lane_totals);
     }
@@ -181,12 +195,19 @@ struct Finisher {
     bool counts() const { return end.sums != nullptr || end.quotient.r != nullptr; }
 
     void places(const PlaceResults<T>& results, Totals& totals) const { finish_some_places(end, results, totals); }
-    void line(const T* results, Size count, Size at, Size channel, bool same_channel, T epsilon,
-              Totals& totals) const {
-        finish_some_line(end, {results, count, at, channel, same_channel, epsilon}, totals);
+    void line(const LineResults<T>& results, Totals& totals) const { finish_some_line(end, results, totals); }
+    /// `count` channels in a row.
+    void channels(const T* results, Size count, Size at, Size channel, Totals& totals) const {
+        line({results, count, at, channel, count, end.quotient.epsilon}, totals);
     }
-    void line(const T* results, Size count, Size at, Size channel, bool same_channel, Totals& totals) const {
-        line(results, count, at, channel, same_channel, end.quotient.epsilon, totals);
+    /// Some places in a row, with `lanes` channels each.
+    void lanes(const T* results, Size places, Size lanes, Size at, Size channel, Totals& totals) const {
+        const bool any_lanes = end.bias == nullptr && end.quotient.bias == nullptr;
+        const Size count = any_lanes || lanes == 1 || lanes % kLanes<T> == 0 ? places : 1;
+        for (Size i = 0; i < places; i += count)
+            line({results + i * lanes, count * lanes, at + i * lanes, channel, any_lanes ? count * lanes : lanes,
+                  end.quotient.epsilon},
+                 totals);
     }
 
   private:

@@ -3,15 +3,6 @@
 //
 // The order in which an output's products are added depends on k (or m) alone.
 
-/// src_part(src), as a copy if need be.
-template <class T>
-const T* parted_source(const Linear<T>& args, Size size) {
-    if (args.src_part.is_identity()) return args.src;
-    T* copy = scratch<T>(Scratch::source, size);
-    copy_line(args.src_part, args.src, size, copy);
-    return copy;
-}
-
 /// sums[r · pitch + c] += Σ_k x[r, k] · part(w)[c, k] over `depth` products, for a tile of R × C.
 template <class T, int R, int C, bool Whole>
 void add_dots(const T* x, Size x_pitch, const T* w, Size w_pitch, const Part<T>& part, Size depth, T* sums,
@@ -69,14 +60,14 @@ void gemm_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size m0, Si
         }
     for (Size n = n0; n < n1; ++n) {
         Totals totals{};
-        finisher.line(sums + (n - n0) * kGemmRows, m1 - m0, n * args.m + m0, m0, false, totals);
+        finisher.channels(sums + (n - n0) * kGemmRows, m1 - m0, n * args.m + m0, m0, totals);
         slots.add(n, m0 / kGemmRows, totals);
     }
 }
 
 template <class T>
 void gemm_forward(const Gemm<T>& args) {
-    const T* src = parted_source(args, args.n * args.k);
+    const T* src = parted(args.src, args.src_part, args.n * args.k);
     const Size blocks = blocks_of(args.m, kGemmRows);
     const Finisher<T> finisher(args.end);
     const SlotSums<T> slots(finisher, args.n, blocks);
@@ -162,14 +153,14 @@ void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0
     for (Size n = n0; n < n1; ++n, totals += pitch)
         for (Size k = k0; k < k1; k += kVjpSlot) {
             Totals counted{};
-            finisher.line(totals + k - k0, at_most(kVjpSlot, k1 - k), n * args.k + k, k, false, counted);
+            finisher.channels(totals + k - k0, at_most(kVjpSlot, k1 - k), n * args.k + k, k, counted);
             slots.add(n, k / kVjpSlot, counted);
         }
 }
 
 template <class T>
 void gemm_vjp(const Gemm<T>& args) {
-    const T* src = parted_source(args, args.n * args.m);
+    const T* src = parted(args.src, args.src_part, args.n * args.m);
     const Size wanted = at_most(at_most(8192, kVjpSums / at_least(1, args.n)), blocks_of(args.k, usable_threads()));
     const Size columns = blocks_of(wanted, kVjpSlot) * kVjpSlot, blocks = blocks_of(args.k, columns);
     const Finisher<T> finisher(args.end);

@@ -89,9 +89,8 @@ struct DepthwiseRow {
                     const Vec<T> weight = load(w + v * kLanes<T>);
                     LRPFAST_UNROLL
                     for (int p = 0; p < PLACES; ++p)
-                        sums[p][v] = multiply_add(
-                            part_of(load(x + p * step * kLanesOfBlock + v * kLanes<T>), args.src_part), weight,
-                            sums[p][v]);
+                        sums[p][v] =
+                            multiply_add(load(x + p * step * kLanesOfBlock + v * kLanes<T>), weight, sums[p][v]);
                 }
             }
         LRPFAST_UNROLL
@@ -112,7 +111,7 @@ struct DepthwiseRow {
                     const Size column = columns.sources[tap * columns.count + j];
                     if (column < 0) continue;
                     const Vec<T> x = load(src + (rows[r].start + column) * kLanesOfBlock + lane + v * kLanes<T>);
-                    sum = multiply_add(part_of(x, args.src_part),
+                    sum = multiply_add(x,
                                        load(weights + (rows[r].first_tap + tap) * kLanesOfBlock + lane +
                                             v * kLanes<T>),
                                        sum);
@@ -170,8 +169,10 @@ void depthwise_sum(const Depthwise<T>& args, const Reads& reads, Size sample, Si
 }
 
 template <class T>
-void run_depthwise(const Depthwise<T>& args, const ReadsList& list) {
-    const Size blocks = blocks_of(args.c, kLanesOfBlock);
+void run_depthwise(const Depthwise<T>& given, const ReadsList& list) {
+    const Size blocks = blocks_of(given.c, kLanesOfBlock);
+    Depthwise<T> args = given;
+    args.src = parted(given.src, given.src_part, args.n * blocks * list[0].in.product() * kLanesOfBlock);
     for_blocks(args.end, args.n, blocks, plane_work(list, args.n * args.c),
                [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
                    for (Size i = 0; i < list.size(); ++i)
@@ -226,8 +227,8 @@ void sum_windows(const SumPool<T>& args, const Reads& reads, Size at, const T* i
             if (out_gains != nullptr) sum = sum * part_of(out_gains[place], args.w_part);
             store(results + lane, sum);
         }
-        finisher.line(results, kLanesOfBlock, (at * reads.out.product() + place) * kLanesOfBlock,
-                          at % args.blocks * kLanesOfBlock, false, totals);
+        finisher.channels(results, kLanesOfBlock, (at * reads.out.product() + place) * kLanesOfBlock,
+                          at % args.blocks * kLanesOfBlock, totals);
     });
 }
 
@@ -259,8 +260,7 @@ void global_sum_forward(const SumPool<T>& args) {
                        }
                        store(results + lane, narrow<T>(sums) * part_of(*args.w, args.w_part));
                    }
-                   finisher.line(results, kLanesOfBlock, at * kLanesOfBlock, block * kLanesOfBlock, false,
-                                     totals);
+                   finisher.channels(results, kLanesOfBlock, at * kLanesOfBlock, block * kLanesOfBlock, totals);
                });
 }
 
@@ -318,9 +318,9 @@ void maxpool_vjp(const MaxPoolVjp<T>& args) {
                                for (Size lane = 0; lane < kLanesOfBlock; ++lane)
                                    results[lane] += winners[lane] == place ? src[lane] : T(0);
                            }
-                           finisher.line(results, kLanesOfBlock,
+                           finisher.channels(results, kLanesOfBlock,
                                              (at * reads.out.product() + place) * kLanesOfBlock,
-                                             block * kLanesOfBlock, false, totals);
+                                             block * kLanesOfBlock, totals);
                        });
                    }
                });

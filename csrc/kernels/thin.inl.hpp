@@ -7,7 +7,7 @@ constexpr int kThinOuts = 3;
 /// results[p · outs + o] for PLACES places × kThinOuts outputs. Weights are (output, block, tap, lane), with
 /// kLanesOfBlock lanes, zero beyond the last channel.
 /// With `Full` a source has kLanesOfBlock lanes, which need no check.
-template <class T, int PLACES, bool Whole, bool Full>
+template <class T, int PLACES, bool Full>
 void thin_tile(const TileSource<T>& from, const Size* places, const T* weights, Size weights_step, Size outs,
                T* results, Size results_step) {
     alignas(64) static const T nothing[kLanesOfBlock] = {};
@@ -31,7 +31,6 @@ void thin_tile(const TileSource<T>& from, const Size* places, const T* weights, 
                 LRPFAST_UNROLL
                 for (int p = 0; p < PLACES; ++p) {
                     values[p] = whole ? load(x[p] + k) : load(x[p] + k, count - k);
-                    if (!Whole) values[p] = part_of(values[p], from.part);
                 }
                 LRPFAST_UNROLL
                 for (int o = 0; o < kThinOuts; ++o) {
@@ -98,35 +97,29 @@ struct ThinProduct {
             const Chunk places(reads, at % chunks * kChunkPlaces, kThinPlaces);
             const Size channels = reads.taps() > 0 ? sources() : 0;
             const TileSource<T> source{args.src + sample * blocks() * in * src_lanes, in * src_lanes, src_lanes, 0,
-                                       channels, src_lanes, reads.taps(), 0, args.src_part};
+                                       channels, src_lanes, reads.taps(), 0};
             Totals totals{};
-            for (Size i = 0; i < places.count; i += places.tile)
-                run_tile(source, places, i, sample, weights, step, totals);
+            for (Size tile = 0; tile < places.tiles; ++tile)
+                run_tile(source, places, tile, sample, weights, step, totals);
             sums.add(sample, slot0 + at % chunks, totals);
         }
     }
 
-    template <bool Whole, bool Full>
+    template <bool Full>
     static auto tile_of(Size places) {
-        return places == 3   ? thin_tile<T, 3, Whole, Full>
-               : places == 2 ? thin_tile<T, 2, Whole, Full>
-                             : thin_tile<T, 1, Whole, Full>;
+        return places == 3 ? thin_tile<T, 3, Full> : places == 2 ? thin_tile<T, 2, Full> : thin_tile<T, 1, Full>;
     }
 
-    void run_tile(const TileSource<T>& source, const Chunk& places, Size first, Size sample, const T* weights,
+    void run_tile(const TileSource<T>& source, const Chunk& places, Size tile, Size sample, const T* weights,
                   Size step, Totals& totals) const {
         T results[kThinPlaces * kLanesOfBlock] = {};
-        const Size count = at_most(places.tile, places.count - first);
-        const Size* of_tile = places.sources + first / places.tile * reads.taps() * kThinPlaces;
-        const bool whole = args.src_part.is_identity(), full = src_lanes == kLanesOfBlock;
-        const auto tile = whole ? full ? tile_of<true, true>(count) : tile_of<true, false>(count)
-                          : full ? tile_of<false, true>(count)
-                                 : tile_of<false, false>(count);
+        const Size first = places.first_of(tile), count = places.first_of(tile + 1) - first;
+        const Size* of_tile = places.sources + tile * reads.taps() * kThinPlaces;
+        const auto multiply = src_lanes == kLanesOfBlock ? tile_of<true>(count) : tile_of<false>(count);
         for (Size o = 0; o < matrix.all_outs(); o += kThinOuts)
-            tile(source, of_tile, weights + o * step, step, matrix.all_outs() - o, results + o, kLanesOfBlock);
+            multiply(source, of_tile, weights + o * step, step, matrix.all_outs() - o, results + o, kLanesOfBlock);
         for (Size p = 0; p < count; ++p)
-            finisher.line(results + p * kLanesOfBlock, out_lanes,
-                              (sample * reads.out.product() + places.out[first + p]) * out_lanes, 0, false,
-                              totals);
+            finisher.channels(results + p * kLanesOfBlock, out_lanes,
+                              (sample * reads.out.product() + places.out[first + p]) * out_lanes, 0, totals);
     }
 };

@@ -164,12 +164,13 @@ struct WinogradProduct {
         for (Size part = 0; part < kWinogradParts && panel * kPanel<T> < matrix.outs; ++part) {
             const TileSource<T> source{inputs + part * part_size(all), all * kLanesOfBlock, kLanesOfBlock, 0,
                                        matrix.sources, kLanesOfBlock, 1,
-                                       kWinogradParts * kFilters - kLanesOfBlock * kPanel<T>, {1, 1}};
+                                       kWinogradParts * kFilters - kLanesOfBlock * kPanel<T>};
             for (Size i = 0; i < count; i += tile) {
                 const Size some = at_most(tile, count - i);
                 for (Size p = 0; p < some; ++p) places[p] = first + i + p;
-                tile_for<T>(some, matrix.outs - panel * kPanel<T>, true)(
-                    source, places, filters + part * kFilters, products + part * kProducts + i * kPanel<T>);
+                tile_for<T>(some, matrix.outs - panel * kPanel<T>, false)(
+                    source, places, filters + part * kFilters, {1, 1}, products + part * kProducts + i * kPanel<T>,
+                    kPanel<T>);
             }
         }
         for (Size i = 0; i < count; ++i)

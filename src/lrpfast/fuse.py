@@ -54,6 +54,8 @@ class _Fusion:
         step = None if place is None else self.steps[place]
         if place is None or not isinstance(step, KernelCall) or step.end is None or step.end.sums is not None:
             return None
+        if step.end.out.array != view.array:
+            return None
         if alone and (self.readers[view.array] != 1 or step.end.clamp or step.end.quotient):
             return None
         return place, step, step.end
@@ -67,6 +69,8 @@ class _Fusion:
         assert end is not None
         if step.arguments["src_part"] != WHOLE or end.times is not None or end.bias is not None:
             return None
+        if end.clamp and end.plus is None and self.readers[step.arguments["src"].array] > 1:
+            return self.clamped(step, end)
         pairs = [(step.arguments["src"], end.plus)]
         if end.plus is not None:
             pairs.append((end.plus, step.arguments["src"]))
@@ -82,6 +86,16 @@ class _Fusion:
             return None
         place, maker, its, plus = max(found, key=lambda f: f[0])
         changes = {"out": end.out.like(its.out), "plus": plus, "clamp": end.clamp}
+        return place, maker.ending(f"with {step.node}", **changes)
+
+    def clamped(self, step: KernelCall, end: Ending) -> tuple[int, KernelCall] | None:
+        """The clamp of an array that others read as it is before."""
+        producer = self.producer(step.arguments["src"], alone=False)
+        if producer is None or producer[2].clamp or producer[2].quotient or producer[2].out.rows != 1:
+            return None
+        place, maker, its = producer
+        self.readers[its.out.array] -= 1
+        changes = {"out": end.out.like(its.out), "clamp": end.clamp, "unclamped": its.out}
         return place, maker.ending(f"with {step.node}", **changes)
 
     def divided(self, step: KernelCall, end: Ending | None) -> tuple[int, KernelCall] | None:

@@ -90,6 +90,15 @@ def mirror(shares: tuple[Share, ...]) -> Mirror | None:
     return Mirror((a + b) / 2, (a - b) / 2) if a >= b >= 0 else None
 
 
+def mirrored_table(terms: tuple[Term, ...]) -> Mirror | None:
+    """The terms as parts of x w and |x||w|, if they treat positive contributions alike, and negative ones."""
+    rows = table(terms)
+    if len(terms) < 2 or rows is None or rows[1] != rows[0][::-1]:
+        return None
+    a, b = rows[0]
+    return Mirror((a + b) / 2, (a - b) / 2)
+
+
 # --- shares of a layer with one input ---
 
 
@@ -125,6 +134,13 @@ def rectified(lowering: Lowering, node: Node) -> Node | None:
 
 def _bound(node: Node) -> float:
     return node.op.high if isinstance(node.op, Clip) else np.inf
+
+
+def _output(lowering: Lowering, node: Node, rule: SharingRule, relu: Node | None) -> tuple[Stored, str]:
+    """A node's output, or that of a ReLU behind it: where relevance arrives they are the same."""
+    if relu is None or _bound(relu) < np.inf or rule.stab.norm_scale:
+        return lowering.values[node.output], "denominator is the layer's output"
+    return lowering.values[relu.output], f"denominator is the output of {relu.name}"
 
 
 def _distance(
@@ -198,13 +214,14 @@ class _LinearShare:
             share.terms, self.x_nonnegative, isinstance(self.node.op, (AveragePool, GlobalAveragePool))
         )
         bias = self.m.bias_part(share.bias)
-        denominator, form = self.denominator(share, terms, bias)
+        tame = self.is_tame(share, terms)
+        denominator, form = self.denominator(share, terms, bias, tame)
         if denominator is None:
             return
         s = self.divide(denominator, share, bias, "; ".join(filter(None, (form, note))))
         for term in terms:
             times, times_part = self.source(term.x)
-            self.back(s, term.w, times, times_part, str(term), exact=not self.is_tame(share, terms))
+            self.back(s, term.w, times, times_part, str(term), exact=not tame)
 
     def is_tame(self, share: Share, terms: tuple[Term, ...]) -> bool:
         """Whether the denominator is nowhere less than the output that a ReLU lets through.
@@ -212,17 +229,18 @@ class _LinearShare:
         Relevance over it is then no more than relevance over that output, so that one small denominator
         does not drown its neighbours' relevance in rounding errors.
         """
-        if self.rectified is None or share.gate < 0 or not 0 < share.scale <= 1 or len(terms) != 1:
+        if self.rectified is None or share.gate < 0 or not 0 < share.scale <= 1:
             return False
-        (term,) = terms
-        whole = term == Term(ALL, ALL)
-        grown = self.x_nonnegative and term.x == ALL and _grows(term.w)
+        rows = table(terms)
         bias = self.m.bias
         biased = bias is None or bool((bias <= 0).all()) or (share.bias is not None and _grows(share.bias))
-        return (whole or grown) and biased
+        if rows is None or not biased:
+            return False
+        (a, b), (c, d) = rows  # of positive, and of negative, contributions: no less, and no more, than all
+        return (a == b == c == d == 1) or (a >= 1 >= b and (self.x_nonnegative or d >= 1 >= c))
 
     def denominator(
-        self, share: Share, terms: tuple[Term, ...], bias: Array | None
+        self, share: Share, terms: tuple[Term, ...], bias: Array | None, tame: bool
     ) -> tuple[Stored | Array | None, str]:
         """What to divide by, and the form in words."""
         m = self.m
@@ -232,6 +250,10 @@ class _LinearShare:
             return self.output()
         if all(term.x.power == 0 for term in terms):
             return self.constant(terms, bias), "denominator computed once"
+        mixed = mirrored_table(terms)
+        if tame and mixed is not None and not self.rule.stab.norm_scale:
+            z = self.mixed(mixed, share.bias)
+            return z, f"denominator is {mixed.half:g}·x·w{mixed.tilt:+g}·|x||w|, from the output and one product"
         z = None
         for term in terms:
             x, x_part = self.source(term.x)
@@ -241,16 +263,33 @@ class _LinearShare:
                 m.z_view(z), None if before else bias, plus=None if before is None else m.z_view(before)
             )
             parts = x_part, pair(term.w)
-            self.to.product(self.node, m, m.forward, x, parts, end, term.w.power, str(term))
+            self.to.product(self.node, m, m.forward, x, parts, end, term.w.power, str(term), exact=not tame)
         return z, f"denominator in {len(terms)} product{'s'[: len(terms) > 1]}"
 
+    def mixed(self, pattern: Mirror, bias: Part | None) -> Stored:
+        """`half · x w + tilt · |x||w| + part(bias)`: one product, since x w is the layer's output but for its bias.
+
+        To be used where that is tame only: nothing then cancels, as the sum of the positive contributions is no
+        less than that of the negative ones wherever relevance arrives.
+        """
+        m, z = self.m, self.like_z("z")
+        x, _ = self.source(ALL)
+        assert x is not None
+        own, wanted = m.bias, m.bias_part(bias)
+        shift = None
+        if own is not None:
+            shift = (0 if wanted is None else wanted) - self.to.dtype.type(pattern.half) * own
+        end = Ending(m.z_view(z), shift, plus=m.z_view(self.z), plus_factor=pattern.half)
+        parts = (pattern.tilt, -pattern.tilt), pair(ABS)
+        self.to.product(self.node, m, m.forward, x, parts, end, form="|x|·|w|", exact=False)
+        return z
+
     def output(self) -> tuple[Stored, str]:
-        """The layer's output, or that of a ReLU behind it: where relevance arrives they are the same."""
-        relu = self.rectified
-        if relu is None or _bound(relu) < np.inf or self.rule.stab.norm_scale:
-            self.to.exact.add(self.z.name)
-            return self.z, "denominator is the layer's output"
-        return self.to.values[relu.output], f"denominator is the output of {relu.name}"
+        """The layer's output as a denominator."""
+        z, form = _output(self.to, self.node, self.rule, self.rectified)
+        if z is self.z:
+            self.to.exact.add(z.name)
+        return z, form
 
     def bias_alone(self, bias: Array) -> Array:
         """The bias as a denominator, for one sample that serves all."""
@@ -348,7 +387,7 @@ def share_sum(lowering: Lowering, node: Node, rule: SharingRule) -> None:
         terms = simplify(share.terms, nonnegative, True)
         if not terms:
             continue
-        z, form = _sum_denominator(lowering, node, inputs, terms)
+        z, form = _sum_denominator(lowering, node, rule, inputs, terms)
         s = lowering.stored(f"s({node.name})", node.output, home).elements()
         lowering.divide(node, rule, share, z, s, lowering.values[node.output].elements(), form=form)
         for name, x in zip(node.inputs, inputs, strict=True):
@@ -365,11 +404,12 @@ def share_sum(lowering: Lowering, node: Node, rule: SharingRule) -> None:
 
 
 def _sum_denominator(
-    lowering: Lowering, node: Node, inputs: list[Stored], terms: tuple[Term, ...]
+    lowering: Lowering, node: Node, rule: SharingRule, inputs: list[Stored], terms: tuple[Term, ...]
 ) -> tuple[View | Array, str]:
     own = lowering.values[node.output]
     if terms == (Term(ALL, ALL),):
-        return own.elements(), "denominator is the layer's output"
+        z, form = _output(lowering, node, rule, rectified(lowering, node))
+        return z.elements(), form
     if all(term.x.power == 0 for term in terms):
         count = len(inputs) * sum(term.w.positive for term in terms)
         return np.full((1, *own.elements().shape), count, lowering.dtype), "denominator computed once"

@@ -48,7 +48,7 @@ class Quotient:
 
 @dataclass(frozen=True)
 class Ending:
-    """`out = f(part(times) ⊙ (result + bias) + plus)`, with `f` nothing, a clamp, or a quotient.
+    """`out = f(part(times) ⊙ (result + bias) + plus_factor · plus)`, with `f` nothing, a clamp, or a quotient.
 
     Arrays are shaped like `out`, but for `bias` and `sums`. In a plan they are the names of arrays.
 
@@ -60,8 +60,11 @@ class Ending:
     times_part : pair of float, default (1, 1)
     plus : array or None
         May be `out` itself: the result is added to what is there.
+    plus_factor : float, default 1
     clamp : (slope, low, high) or None
         `min(max(v, low), high)`, negative v scaled by `slope` first: ReLU, LeakyReLU, Clip.
+    unclamped : array or None
+        Receives v as it is before the clamp.
     quotient : Quotient or None
         Excludes `clamp`.
     sums : float64 array (n, 2) or None
@@ -73,6 +76,8 @@ class Ending:
     times: Any = None
     times_part: tuple[float, float] = WHOLE
     plus: Any = None
+    plus_factor: float = 1.0
     clamp: tuple[float, float, float] | None = None
+    unclamped: Any = None
     quotient: Quotient | None = None
     sums: Any = None

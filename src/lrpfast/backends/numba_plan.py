@@ -82,7 +82,7 @@ class _Axis(NamedTuple):
     phases: list[tuple[int, int, list[_Tap]]]  # first output, how many, taps
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def gather(
     transposed: bool, src_size: Triple, out_size: Triple, kernel: Triple,
     strides: Triple, pads: Triple, dilations: Triple, channels: int,
@@ -146,7 +146,7 @@ def _frozen(values: object) -> Integers:
     return array
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def spans(
     x_size: Triple, z_size: Triple, window: Triple, strides: Triple, pads: Triple, dilations: Triple
 ) -> Spans:

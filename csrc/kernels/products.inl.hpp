@@ -1,0 +1,138 @@
+// Convolutions and their transposes: panels of weights times places of the source.
+//
+// A task has some panels of output channels, which stay in the cache, and a range of places, which it goes
+// through in chunks that stay there too. The panels were packed beforehand, or the task packs its own.
+
+constexpr Size kPanelBytes = 192 << 10;  // of a task's panels, if there are several
+constexpr Size kRangeChunks = 8;         // packing pays if a task has at least as many chunks
+
+/// One of the sums of a convolution (see reads.hpp).
+template <class T>
+struct Product {
+    const Linear<T>& args;
+    const Reads& reads;
+    WeightMatrix<T> matrix;
+    const T* packed;  // all panels without `matrix.part`, or null
+    Size samples, src_lanes, place_step;
+    Finisher<T> finisher;
+
+    Size out_blocks, panels, panel_size, panels_of_task, chunks, ranges;
+
+    /// `step` numbers lie from one place to the next.
+    Product(const Linear<T>& linear, const Reads& sum, const WeightMatrix<T>& weights, const T* panels_of_sum,
+            Size n, Size lanes, Size step)
+        : args(linear),
+          reads(sum),
+          matrix(weights),
+          packed(panels_of_sum),
+          samples(n),
+          src_lanes(lanes),
+          place_step(step),
+          finisher(linear.end) {
+        out_blocks = blocks_of(matrix.all_outs(), kLanesOfBlock);
+        panels = blocks_of(out_blocks * kLanesOfBlock, kPanel<T>);  // the last may have no outputs but padding
+        panel_size = size_of_panel(matrix, reads.taps());
+        chunks = blocks_of(reads.count(), kChunkPlaces);
+        const Size bytes = panel_size * static_cast<Size>(sizeof(T));
+        panels_of_task = at_most(panels, at_least(1, kPanelBytes / at_least(1, bytes)));
+        // Give each thread something to do; the results do not depend on it.
+        ranges = 1;
+        const Size wanted = usable_threads() > 1 ? 3 * usable_threads() : 1;
+        const Size least = packed != nullptr ? 1 : kRangeChunks;
+        while (panels_of_task > 1 && tasks() < wanted) panels_of_task = blocks_of(panels_of_task, 2);
+        while (tasks() < wanted && all_chunks() >= 2 * ranges * least) ranges *= 2;
+    }
+
+    Size panel_groups() const { return blocks_of(panels, panels_of_task); }
+    Size all_chunks() const { return samples * chunks; }
+    Size tasks() const { return panel_groups() * ranges; }
+    Size slots() const { return panels * chunks; }
+    Size work() const {
+        return samples * reads.count() * matrix.all_outs() * (matrix.sources * reads.taps() + 32);
+    }
+
+    void run(Size task, const SlotSums<T>& sums, Size slot0) const {
+        const Size panel0 = task % panel_groups() * panels_of_task, range = task / panel_groups();
+        const Size panel1 = at_most(panel0 + panels_of_task, panels);
+        const Size first = range * all_chunks() / ranges, last = (range + 1) * all_chunks() / ranges;
+        const bool filtered = packed != nullptr && !matrix.part.is_identity() && Filter<T>::can(matrix.part);
+        const T* weights = weights_of(panel0, panel1, filtered);
+        for (Size chunk = first; chunk < last; ++chunk) {
+            const Chunk places(reads, chunk % chunks * kChunkPlaces, kTilePlaces);
+            for (Size panel = panel0; panel < panel1; ++panel) {
+                Totals totals{};
+                run_panel(places, chunk / chunks, panel, weights + (panel - panel0) * panel_size, filtered, totals);
+                sums.add(chunk / chunks, slot0 + panel * chunks + chunk % chunks, totals);
+            }
+        }
+    }
+
+    /// Some panels; with the part of the weights, unless tiles filter it out.
+    const T* weights_of(Size panel0, Size panel1, bool filtered) const {
+        const T* const from = packed + panel0 * panel_size;
+        if (packed != nullptr && (filtered || matrix.part.is_identity())) return from;
+        T* weights = scratch<T>(Scratch::weights, (panel1 - panel0) * panel_size);
+        if (packed != nullptr)
+            copy_line(matrix.part, from, (panel1 - panel0) * panel_size, weights);
+        else
+            fill_panels(matrix, panel0, panel1, taps_of(matrix, reads), weights, panel_size);
+        return weights;
+    }
+
+    /// One panel for the places of one chunk.
+    void run_panel(const Chunk& places, Size sample, Size panel, const T* weights, bool filtered,
+                   Totals& totals) const {
+        const Size out0 = panel * kPanel<T>, taps = reads.taps(), in = reads.in.product();
+        const Size outs = at_most(kPanel<T>, out_blocks * kLanesOfBlock - out0), left = matrix.all_outs() - out0;
+        T results[kChunkPlaces * kPanel<T>];
+        if (left < outs) fill_line(T(0), places.count * kPanel<T>, results);
+        if (left > 0) {
+            Size begin, end;
+            panel_sources(matrix, out0, begin, end);
+            const Size src_blocks = blocks_of(matrix.sources * matrix.groups, src_lanes);
+            const TileSource<T> source{
+                args.src + (sample * src_blocks + begin / src_lanes) * in * place_step,
+                in * place_step, place_step, begin % src_lanes, taps > 0 ? end - begin : 0, src_lanes, taps, 0};
+            for (Size tile = 0; tile < places.tiles; ++tile) {
+                const Size first = places.first_of(tile);
+                tile_for<T>(places.first_of(tile + 1) - first, left, filtered)(
+                    source, places.sources + tile * taps * kTilePlaces, weights, matrix.part,
+                    results + first * kPanel<T>, kPanel<T>);
+            }
+        }
+        finisher.places({results, kPanel<T>, places.out, places.count, out0, outs, sample, out_blocks,
+                         reads.out.product()},
+                        totals);
+    }
+};
+
+/// out = matrix · part(src), as the sums of `list`; into blocks of kLanesOfBlock channels, or fewer lanes.
+/// `packed` holds the panels of all sums, or is null.
+template <class T>
+void run_products(const Linear<T>& linear, const ReadsList& list, const WeightMatrix<T>& matrix, const T* packed,
+                  Size n, Size src_lanes, Size place_step, Size out_lanes) {
+    const Size plane = list[0].in.product() * place_step;
+    Linear<T> args = linear;
+    args.src = parted(linear.src, linear.src_part,
+                      n * blocks_of(matrix.sources * matrix.groups, src_lanes) * plane);
+    Size slots = 0;
+    for (Size i = 0; i < list.size(); ++i)
+        slots += out_lanes < kLanesOfBlock
+                     ? blocks_of(list[i].count(), kChunkPlaces)
+                     : Product<T>(args, list[i], matrix, packed, n, src_lanes, place_step).slots();
+    const SlotSums<T> sums(Finisher<T>(args.end), n, slots);
+    Size slot = 0;
+    for (Size i = 0; i < list.size(); ++i) {
+        if (out_lanes < kLanesOfBlock) {
+            const ThinProduct<T> product(args, list[i], matrix, n, src_lanes, out_lanes);
+            parallel_for(product.tasks(), product.work(), [&](Size task) { product.run(task, sums, slot); });
+            slot += product.chunks;
+        } else {
+            const Product<T> product(args, list[i], matrix, packed, n, src_lanes, place_step);
+            parallel_for(product.tasks(), product.work(), [&](Size task) { product.run(task, sums, slot); });
+            slot += product.slots();
+            if (packed != nullptr) packed += product.panels * product.panel_size;
+        }
+    }
+    sums.settle();
+}
