@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +107,20 @@ class Books:
         """Bytes per sample."""
         return 8 * (PARTS * self.ledgers + SUMS * self.sums)
 
-    def settle(self, numbers: Numbers, n: int) -> tuple[ConservationRow, ...]:
+    def settled(self, numbers: Numbers, n: int) -> Callable[[], tuple[ConservationRow, ...]]:
+        """The ledger of a run with `n` samples, to be made when somebody asks for it.
+
+        Raises
+        ------
+        NonFiniteError
+            As `rows`, but at once.
+        """
+        make = partial(self.rows, numbers.copy(), n)
+        if not math.isfinite(np.abs(numbers).sum()):  # if it is, so is every sum of some of the numbers
+            make()
+        return make
+
+    def rows(self, numbers: Numbers, n: int) -> tuple[ConservationRow, ...]:
         """Make the ledger out of the numbers of a run with `n` samples.
 
         Raises
