@@ -273,7 +273,9 @@ def save(image: Image.Image, path: str | os.PathLike[str]) -> None:
     from PIL import Image
 
     path = Path(path)
-    kind = Image.registered_extensions().get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    Image.preinit()  # the common formats; the others take long to import
+    kind = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
     if kind not in Image.SAVE:
         raise OutputError(
             f"cannot write {str(path)!r}: {path.suffix!r} is no format for pictures; use .png or .jpg"

@@ -88,7 +88,9 @@ class Lease:
 
     def __enter__(self) -> Workspace:
         self._workspace = self._plan.take(self._n)
-        self._quiet = np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are looked for afterwards
+        self._quiet = np.errstate(
+            over="ignore", invalid="ignore"
+        )  # infinity and NaN are looked for afterwards
         self._quiet.__enter__()
         return self._workspace
 

@@ -253,7 +253,10 @@ class _LinearShare:
         mixed = mirrored_table(terms)
         if tame and mixed is not None and not self.rule.stab.norm_scale:
             z = self.mixed(mixed, share.bias)
-            return z, f"denominator is {mixed.half:g}·x·w{mixed.tilt:+g}·|x||w|, from the output and one product"
+            return (
+                z,
+                f"denominator is {mixed.half:g}·x·w{mixed.tilt:+g}·|x||w|, from the output and one product",
+            )
         z = None
         for term in terms:
             x, x_part = self.source(term.x)

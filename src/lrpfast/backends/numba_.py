@@ -71,7 +71,9 @@ class _Finish:
         Whether the result is written just as it is.
     """
 
-    def __init__(self, kernel: str, fits: bool, end: Ending, epsilons: Array | None = None, **arrays: Array) -> None:
+    def __init__(
+        self, kernel: str, fits: bool, end: Ending, epsilons: Array | None = None, **arrays: Array
+    ) -> None:
         out, q = end.out, end.quotient or _NO_QUOTIENT
         like = {"times": end.times, "plus": end.plus, "r": q.r, "gate_z": q.gate_z if q.gate else None}
         channels = {"bias": end.bias, "the quotient's bias": q.bias}
@@ -210,7 +212,10 @@ def _conv(
         and out.shape[1] == outs * groups
     )
     finish = _Finish(kernel, fits, end, src=src, w=w)
-    n, src_size, out_size, window = len(out), *(triple(a) for a in (src.shape[2:5], out.shape[2:5], w.shape[2:]))
+    n, src_size, out_size, window = (
+        len(out),
+        *(triple(a) for a in (src.shape[2:5], out.shape[2:5], w.shape[2:])),
+    )
     taps = prod(window)
     if src_size == out_size and taps == prod(strides) == 1:
         src_size = out_size = (1, 1, prod(out_size))  # places do not meet, so a plane is as good as a row
@@ -237,7 +242,9 @@ def _conv(
     for first in range(0, n, at_once):
         samples = min(at_once, n - first)
         ends, some_out = finish.some(first, samples)
-        padded = np.empty(samples * planes * channel + kernels.WIDTH, out.dtype)  # rows are read to full vectors
+        padded = np.empty(
+            samples * planes * channel + kernels.WIDTH, out.dtype
+        )  # rows are read to full vectors
         padded[-kernels.WIDTH :] = 0
         run(
             arrange.pad, samples * planes, padded.size,

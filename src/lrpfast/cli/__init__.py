@@ -5,18 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import click
 
 from .._version import __version__
-from .bench import bench
 from .console import colors_wanted, report
-from .demo import demo
-from .doctor import doctor
-from .explain import explain
-from .lists import composites, rules
-from .model import check, inspect
 
 HELP = """Why did the network say that? Layer-wise relevance propagation from an ONNX file to a heatmap.
 
@@ -44,8 +39,15 @@ HELP = """Why did the network say that? Layer-wise relevance propagation from an
     """
 
 
+COMMANDS = {
+    "explain": "explain", "check": "model", "inspect": "model", "composites": "lists", "rules": "lists",
+    "bench": "bench", "doctor": "doctor", "demo": "demo",
+}  # fmt: skip
+"""The commands, in the order in which one needs them, and the files that they are in."""
+
+
 class Lrpfast(click.Group):
-    """A group that reports every error as words and an exit code."""
+    """A group that imports a command when it is asked for, and reports every error as words and an exit code."""
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -61,14 +63,16 @@ class Lrpfast(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order in which one needs them
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f".{COMMANDS[cmd_name]}", __name__), cmd_name)
+        return command
 
 
 @click.group("lrpfast", cls=Lrpfast, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrpfast", message="%(prog)s %(version)s")
 def main() -> None:
     pass
-
-
-for _command in (explain, check, inspect, composites, rules, bench, doctor, demo):
-    main.add_command(_command)
