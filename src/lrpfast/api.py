@@ -21,7 +21,6 @@ from .composites import composite as make_composite
 from .errors import InputError, RuleError
 from .explanation import Conservation, Explanation
 from .graph import Fact, Graph, Node
-from .layers import resolve
 from .lower import lower
 from .network import (
     Network,
@@ -305,6 +304,8 @@ def propagate(
     NonFiniteError
         NaN or infinity in `x`, in `r` or in the result.
     """
+    from .layers import resolve
+
     if not isinstance(rule, Rule):
         raise RuleError(f"{rule!r} is not a rule; expected one of lrpfast.RULES, made, such as Epsilon()")
     several = isinstance(x, tuple)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -47,6 +47,7 @@ class Original:
         self._read = read
         self._hash = ""
         self._hashing: threading.Thread | None = None
+        self._released = False
         self._lock = threading.Lock()
         self._again: weakref.ref[Graph] | None = None
 
@@ -84,22 +85,33 @@ class Original:
             )
         return graph
 
+    def hash_aside(self) -> None:
+        """Begin to compute the hash in another thread, if the weights may be released.
+
+        The hash will tell whether the file still holds this network, and explanations state it anyway.
+        Hashing leaves the interpreter to others.
+        """
+        graph = self._graph
+        if self._hashing is None and self._read is not None and graph is not None and _nbytes(graph) >= WORTH:
+            self._hashing = threading.Thread(target=self._compute_hash, daemon=True)
+            self._hashing.start()
+
     def release(self, canonized: Graph) -> None:
         """Hold the weights no longer, if they can be read again and `canonized` has many of its own."""
         graph = self._graph
-        if self._read is None or graph is None or self._hashing is not None:
-            return
-        shared = {id(array) for array in _arrays(canonized)}
-        if sum(array.nbytes for array in _arrays(graph) if id(array) not in shared) >= WORTH:
-            self._hashing = threading.Thread(target=self._hash_and_forget, daemon=True)
-            self._hashing.start()
+        if self._hashing is not None and graph is not None and _nbytes(graph, but=canonized) >= WORTH:
+            with self._lock:
+                self._released = True
+                if self._hash:
+                    self._graph = None
 
-    def _hash_and_forget(self) -> None:
-        # The hash tells whether the file still holds this network. It is computed on the side, since
-        # explanations state it anyway and hashing leaves the interpreter to others.
+    def _compute_hash(self) -> None:
         assert self._graph is not None
-        self._hash = digest(self._graph)
-        self._graph = None
+        found = digest(self._graph)
+        with self._lock:
+            self._hash = found
+            if self._released:
+                self._graph = None
 
     @property
     def hash(self) -> str:
@@ -131,9 +143,13 @@ def _attributes(op: Any) -> list[tuple[str, Any]]:
     return [(f.name, getattr(op, f.name)) for f in fields(op)]
 
 
-def _arrays(graph: Graph) -> Iterator[Array]:
+def _nbytes(graph: Graph, but: Graph | None = None) -> int:
+    """Bytes of a graph's weights; of those that another does not have."""
+    others = {} if but is None else _arrays(but)
+    return sum(array.nbytes for key, array in _arrays(graph).items() if key not in others)
+
+
+def _arrays(graph: Graph) -> dict[int, Array]:
     """The weights of a graph, each once."""
-    arrays = {}
-    for node in graph.nodes:
-        arrays.update((id(v), v) for _, v in _attributes(node.op) if isinstance(v, np.ndarray))
-    yield from arrays.values()
+    values = (value for node in graph.nodes for _, value in _attributes(node.op))
+    return {id(value): value for value in values if isinstance(value, np.ndarray)}

@@ -252,12 +252,9 @@ class _LinearShare:
             return self.constant(terms, bias), "denominator computed once"
         mixed = mirrored_table(terms)
         if tame and mixed is not None and not self.rule.stab.norm_scale:
-            z = self.mixed(mixed, share.bias)
-            return (
-                z,
-                f"denominator is {mixed.half:g}·x·w{mixed.tilt:+g}·|x||w|, from the output and one product",
-            )
-        z = None
+            form = f"denominator is {mixed.half:g}·x·w{mixed.tilt:+g}·|x||w|, from the output and one product"
+            return self.mixed(mixed, share.bias), form
+        z: Stored | None = None
         for term in terms:
             x, x_part = self.source(term.x)
             assert x is not None
@@ -411,8 +408,8 @@ def _sum_denominator(
 ) -> tuple[View | Array, str]:
     own = lowering.values[node.output]
     if terms == (Term(ALL, ALL),):
-        z, form = _output(lowering, node, rule, rectified(lowering, node))
-        return z.elements(), form
+        output, form = _output(lowering, node, rule, rectified(lowering, node))
+        return output.elements(), form
     if all(term.x.power == 0 for term in terms):
         count = len(inputs) * sum(term.w.positive for term in terms)
         return np.full((1, *own.elements().shape), count, lowering.dtype), "denominator computed once"
