@@ -51,8 +51,8 @@ inline Windows read_windows(const Reader& in, const Shape& x, const Shape& z, co
 }
 
 template <class T>
-void read_quotient(Reader& in, Quotient<T>& to, const Shape& out, Size channels, bool in_place) {
-    in.sampled("end.quotient.r", out, to.r, in_place);
+void read_quotient(Reader& in, Quotient<T>& to, const Shape& out, Size channels) {
+    in.sampled("end.quotient.r", out, to.r, true);
     in.sampled("end.quotient.ledger", {out[0], 4}, to.ledger);
     to.gate = static_cast<int>(in.value<Size>("end.quotient.gate", "a whole number"));
     in.require(to.gate >= -1 && to.gate <= 1,
@@ -60,7 +60,7 @@ void read_quotient(Reader& in, Quotient<T>& to, const Shape& out, Size channels,
     if (to.gate != 0) {
         in.require(in.has("end.quotient.gate_z"),
                    "end.quotient.gate is " + std::to_string(to.gate) + " but gate_z is None");
-        in.sampled("end.quotient.gate_z", out, to.gate_z, in_place);
+        in.sampled("end.quotient.gate_z", out, to.gate_z, true);
     }
     if (in.has("end.quotient.bias")) in.constant("end.quotient.bias", {channels}, to.bias);
     to.epsilon = in.number<T>("end.quotient.epsilon");
@@ -68,9 +68,9 @@ void read_quotient(Reader& in, Quotient<T>& to, const Shape& out, Size channels,
     to.clip = in.flag("end.quotient.clip");
 }
 
-/// `in_place`: whether `out` may be the array that the kernel, or the quotient, reads at the same place.
+/// `out` may be any array that the ending reads: each element is read just before it is written.
 template <class T>
-void read_ending(Reader& in, Ending<T>& to, const Shape& out, Size channels, bool in_place = false) {
+void read_ending(Reader& in, Ending<T>& to, const Shape& out, Size channels) {
     in.sampled("end.out", out, to.out, true);
     if (in.has("end.bias")) in.constant("end.bias", {channels}, to.bias);
     if (in.has("end.times")) in.sampled("end.times", out, to.times, true);
@@ -86,7 +86,7 @@ void read_ending(Reader& in, Ending<T>& to, const Shape& out, Size channels, boo
         to.slope = static_cast<T>(clamp[0]), to.low = static_cast<T>(clamp[1]), to.high = static_cast<T>(clamp[2]);
     }
     in.require(to.clamps || !in.has("end.unclamped"), "end has unclamped but no clamp");
-    if (in.has("end.quotient")) read_quotient(in, to.quotient, out, channels, in_place);
+    if (in.has("end.quotient")) read_quotient(in, to.quotient, out, channels);
     to.channels = channels;
 }
 
@@ -278,7 +278,7 @@ void read_elementwise(Reader& in, Elementwise<T>& to, std::initializer_list<cons
     in.count(src[0], to.n);
     in.sampled("src", src, to.src, true);
     to.src_part = in.part<T>("src_part");
-    read_ending(in, to.end, src, channels, true);
+    read_ending(in, to.end, src, channels);
 }
 
 template <>
@@ -329,7 +329,7 @@ struct Family<Divide> {
         to.norm_size = in.size("norm_size", 0);
         to.blocks = out[1], to.inner = out[2], to.lanes = out[3];
         in.count(out[0], to.n);
-        read_ending(in, to.end, out, channels_of(in, out, {"end.quotient.bias"}), true);
+        read_ending(in, to.end, out, channels_of(in, out, {"end.quotient.bias"}));
     }
 };
 

@@ -140,12 +140,18 @@ template <class T>
 struct Full {
     static LRPFAST_INLINE Vec<T> get(const T* from) { return load(from); }
     static LRPFAST_INLINE void put(T* to, Vec<T> v) { store(to, v); }
+    static LRPFAST_INLINE Vec<T> counted(Vec<T> v) { return v; }
 };
 template <class T>
 struct Rest {
     Size count;
     LRPFAST_INLINE Vec<T> get(const T* from) const { return load(from, count); }
     LRPFAST_INLINE void put(T* to, Vec<T> v) const { store(to, v, count); }
+    /// Zeros in the lanes that are none of the line's.
+    LRPFAST_INLINE Vec<T> counted(Vec<T> v) const {
+        for (int i = 1; i < kLanes<T>; ++i) v[i] = i < count ? v[i] : T(0);
+        return v;
+    }
 };
 template <class T, class Body>
 LRPFAST_INLINE void for_vectors(Size count, const Body& body) {

@@ -14,7 +14,24 @@
 namespace lrpfast {
 namespace {
 
-constexpr Size kWorkOfThread = 1000000;  // some 20 µs
+constexpr Size kWorkOfThread = 250000;  // some 5 µs
+
+/// How often a thread looks for what it waits for before it goes to sleep: some 50 µs. To be woken takes as long
+/// as many a kernel.
+constexpr int kLooks = 2000;
+
+template <class Condition>
+bool spin_until(const Condition& condition) {
+    for (int look = 0; look < kLooks; ++look) {
+        if (condition()) return true;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ __volatile__("yield");
+#endif
+    }
+    return condition();
+}
 
 std::atomic<int> thread_count{1};
 thread_local int thread_limit = 0;
@@ -25,8 +42,8 @@ struct Job {
     Size count;
     void (*task)(const void*, Size);
     const void* context;
-    int seats;       // how many workers may still join; guarded by the pool's mutex
-    int active = 0;  // how many workers are at it; guarded by the pool's mutex
+    int seats;                   // how many workers may still join; guarded by the pool's mutex
+    std::atomic<int> active{0};  // how many workers are at it; changed with the pool's mutex
     std::atomic<Size> next{0};
     std::atomic<bool> failed{false};
     std::exception_ptr error{};  // written by the thread that set `failed`
@@ -51,17 +68,27 @@ class Pool {
     void release() { busy_.store(false, std::memory_order_release); }
 
     void run(Job& job) {
+        bool asleep;
         {
             std::lock_guard<std::mutex> lock(mutex_);
             while (workers_ < job.seats && spawn()) {
             }
             job_ = &job;
-            ++generation_;
+            generation_.fetch_add(1, std::memory_order_release);
+            asleep = sleepers_ > 0;
         }
-        wake_.notify_all();
+        if (asleep) wake_.notify_all();
         job.drain();
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            job_ = nullptr;  // workers that come late find nothing to join
+        }
+        if (spin_until([&] { return job.active.load(std::memory_order_acquire) == 0; })) {
+            // The last worker may still hold the mutex, though it is done with the job.
+            std::lock_guard<std::mutex> lock(mutex_);
+            return;
+        }
         std::unique_lock<std::mutex> lock(mutex_);
-        job_ = nullptr;  // workers that wake up late find nothing to join
         idle_.wait(lock, [&] { return job.active == 0; });
     }
 
@@ -78,9 +105,16 @@ class Pool {
     }
 
     void work() {
-        std::unique_lock<std::mutex> lock(mutex_);
-        for (std::uint64_t seen = 0;;) {
-            wake_.wait(lock, [&] { return generation_ != seen; });
+        std::uint64_t seen = 0;
+        const auto called = [&] { return generation_.load(std::memory_order_acquire) != seen; };
+        for (;;) {
+            const bool awake = spin_until(called);
+            std::unique_lock<std::mutex> lock(mutex_);
+            if (!awake) {
+                ++sleepers_;
+                wake_.wait(lock, called);
+                --sleepers_;
+            }
             seen = generation_;
             Job* job = job_;
             if (job == nullptr || job->seats == 0) continue;
@@ -97,8 +131,8 @@ class Pool {
     std::condition_variable wake_, idle_;
     std::atomic<bool> busy_{false};
     Job* job_ = nullptr;
-    std::uint64_t generation_ = 0;
-    int workers_ = 0;
+    std::atomic<std::uint64_t> generation_{0};
+    int workers_ = 0, sleepers_ = 0;  // guarded by the mutex
 };
 
 /// Never freed, so that workers may outlive the program's static objects.

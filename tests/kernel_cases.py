@@ -25,9 +25,10 @@ Choose = Callable[[Sequence[Any]], Any]
 PARTS = [(1.0, 1.0), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, -1.0), (1.25, 1.0)]
 LASTS = ["nothing", "clamp", "quotient"]
 CLAMPS = [(1.0, 0.0, np.inf), (1.0, 0.0, 0.5), (0.125, -np.inf, np.inf), (0.5, -0.5, 0.25)]
+POSITIVE_CLAMP = (1.0, 0.25, 0.75)  # of plain arrays: lanes without a channel are to stay zero
 GARBAGE = 7.0  # what is in outputs before: every element has to be written
 
-OUTPUTS = ("out", "end.out", "end.sums", "end.quotient.ledger")
+OUTPUTS = ("out", "end.out", "end.unclamped", "end.sums", "end.quotient.ledger")
 CONSTANT = ("w", "end.bias", "end.quotient.bias")  # the same for all samples
 DOUBLE = ("end.sums", "end.quotient.ledger")  # float64 whatever the dtype of the others
 
@@ -143,6 +144,7 @@ class Maker:
     def ending(self, shape: Sizes, lanes: int = 0) -> Ending:
         """Any ending for an output of `shape` (n, channels, …)."""
         n, channels = shape[:2]
+        clamps = CLAMPS if lanes > 1 else [*CLAMPS, POSITIVE_CLAMP]
         out = np.full_like(self.blocked(shape, lanes), GARBAGE)
         plus = self.choose([None, "another", "out"])
         if plus == "out":
@@ -156,7 +158,9 @@ class Maker:
             times=times,
             times_part=self.part(),
             plus=out if plus == "out" else plus and self.blocked(shape, lanes),
-            clamp=self.choose(CLAMPS) if self.last == "clamp" else None,
+            plus_factor=self.choose([1.0, -1.0, 0.5]),
+            clamp=self.choose(clamps) if self.last == "clamp" else None,
+            unclamped=self.maybe(lambda: np.full_like(out, GARBAGE)) if self.last == "clamp" else None,
             quotient=self.quotient(shape, lanes) if self.last == "quotient" else None,
             sums=self.maybe(lambda: np.full((n, 2), GARBAGE)),
         )

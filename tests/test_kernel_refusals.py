@@ -276,6 +276,13 @@ def test_endings(kernel: str) -> None:
     refused(
         case.with_ending(clamp=(1.0, 0.0), quotient=None), "end.clamp is .*expected three numbers", TypeError
     )
+    refused(case.with_ending(plus_factor=None), "end.plus_factor is None, expected a number", TypeError)
+    before = np.empty_like(case.arguments["end"].out)
+    refused(case.with_ending(unclamped=before), "end has unclamped but no clamp")
+    clamped = case.with_ending(clamp=(1.0, 0.0, 1.0), quotient=None, unclamped=before)
+    call(clamped)
+    refused(clamped.with_ending(unclamped=before[:1]), "end.unclamped has shape")
+    refused(clamped.with_ending(unclamped=case.arguments["end"].out), ".*share memory")
 
 
 def test_winners_lie_in_the_plane() -> None:

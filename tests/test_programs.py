@@ -94,6 +94,21 @@ def test_a_program_of_one_call_is_the_call(runner: str, kernel: str, choose: Any
                 np.testing.assert_array_equal(layout.views[path].of(arena, n), value, err_msg=path)
 
 
+@pytest.mark.skipif(len(NATIVE) < 2, reason="this machine has one SIMD target")
+@pytest.mark.parametrize("kernel", ["conv_forward", "gemm_vjp"])
+def test_a_program_keeps_the_target_that_it_was_made_for(kernel: str) -> None:
+    """Its weights are packed for that."""
+    layout = Layout()
+    with running(NATIVE[-1]) as module:
+        case = large_case(kernel, module.LANES, simplest).in_dtype("float32")
+        run = module.Program([(kernel, layout.placed(case))])
+        expected = case.run(module)["end.out"]
+    with running(NATIVE[0]):
+        arena = filled(layout, case, 3)
+        run.run(arena, 3)
+    np.testing.assert_array_equal(layout.views["end.out"].of(arena, 3), expected)
+
+
 @pytest.fixture
 def chain() -> tuple[Layout, Any, Callable[[Array], dict[str, Array]]]:
     """Two rows a sample through a dense layer, a ReLU and sums; the layout, the calls, and what they give."""
@@ -138,7 +153,7 @@ def test_the_smallest_arena_ends_with_the_last_array(chain: Any) -> None:
     layout, calls, _ = chain
     assert program(*calls).bytes_per_sample == layout.views["sums"].offset + 16
     assert program().bytes_per_sample == 0
-    program().run(arena_of(1, 0), 1)
+    program().run(arena_of(1, 64), 1)
 
 
 def test_calls_may_come_from_an_iterator(chain: Any) -> None:

@@ -76,8 +76,9 @@ LRPFAST_INLINE void put(const Ending<T>& end, const Lanes& lanes, Vec<T> v, Size
     if (M::last == Last::quotient) v = quotient_of(end.quotient, lanes, v, at, quotient_bias, epsilon, totals);
     lanes.put(end.out + at, v);
     if (M::sums) {
-        totals.of[kSum] += v;
-        totals.of[kMagnitude] += magnitude<T>(v);
+        const Vec<T> counted = lanes.counted(v);
+        totals.of[kSum] += counted;
+        totals.of[kMagnitude] += magnitude<T>(counted);
     }
 }
 

@@ -112,7 +112,7 @@ struct ColumnSums {
                       T* numbers) const {
         const Size begin = first_row * row_places, count = (last_row - first_row) * row_places;
         const T* of_sample = src + sample * blocks_of(args.m, kLanesOfBlock) * plane * kLanesOfBlock;
-        const TileSource<T> source{of_sample, plane * kLanesOfBlock, kLanesOfBlock, 0, args.m, kLanesOfBlock, 1, 0};
+        const TileSource<T> source{of_sample, plane * kLanesOfBlock, kLanesOfBlock, 0, args.m, kLanesOfBlock, 1, kPanel<T>, 0};
         const Size chunks = blocks_of(count, kChunkPlaces);
         parallel_for(chunks, count * matrix.outs * args.m, [&](Size chunk) {
             const Size chunk_end = at_most((chunk + 1) * kChunkPlaces, count);

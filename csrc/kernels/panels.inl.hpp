@@ -45,6 +45,15 @@ struct WeightMatrix {
     Part<T> part;
 
     Size all_outs() const { return outs * groups; }
+
+    /// Whether tiles may read the weights where they lie: a source's are in a line, and the lines of a panel do
+    /// not evict one another from the cache, as those that are a power of two apart do.
+    bool lies_as_panels() const {
+        constexpr Size kBytes = 512 << 10, kSets = 1 << 10;
+        const Size line = source_step * static_cast<Size>(sizeof(T));
+        return taps == 1 && groups == 1 && out_step == 1 && outs % kLanes<T> == 0 &&
+               (sources * line <= kBytes || line % kSets != 0);
+    }
     Size group_step() const { return at_least(outs * out_step, sources * source_step); }
 };
 

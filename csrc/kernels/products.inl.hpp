@@ -17,6 +17,7 @@ struct Product {
     Finisher<T> finisher;
 
     Size out_blocks, panels, panel_size, panels_of_task, chunks, ranges;
+    Size panel_step, row_step;  // from one panel to the next, and from one channel's rows to the next
 
     /// `step` numbers lie from one place to the next.
     Product(const Linear<T>& linear, const Reads& sum, const WeightMatrix<T>& weights, const T* panels_of_sum,
@@ -31,7 +32,13 @@ struct Product {
           finisher(linear.end) {
         out_blocks = blocks_of(matrix.all_outs(), kLanesOfBlock);
         panels = blocks_of(out_blocks * kLanesOfBlock, kPanel<T>);  // the last may have no outputs but padding
-        panel_size = size_of_panel(matrix, reads.taps());
+        panel_size = panel_step = size_of_panel(matrix, reads.taps());
+        row_step = reads.taps() * kPanel<T>;
+        if (packed == nullptr && matrix.lies_as_panels() && can_filter()) {
+            packed = matrix.w;
+            panel_step = kPanel<T>;
+            row_step = matrix.source_step;
+        }
         chunks = blocks_of(reads.count(), kChunkPlaces);
         const Size bytes = panel_size * static_cast<Size>(sizeof(T));
         panels_of_task = at_most(panels, at_least(1, kPanelBytes / at_least(1, bytes)));
@@ -51,17 +58,19 @@ struct Product {
         return samples * reads.count() * matrix.all_outs() * (matrix.sources * reads.taps() + 32);
     }
 
+    bool can_filter() const { return Filter<T>::can(matrix.part); }
+
     void run(Size task, const SlotSums<T>& sums, Size slot0) const {
         const Size panel0 = task % panel_groups() * panels_of_task, range = task / panel_groups();
         const Size panel1 = at_most(panel0 + panels_of_task, panels);
         const Size first = range * all_chunks() / ranges, last = (range + 1) * all_chunks() / ranges;
-        const bool filtered = packed != nullptr && !matrix.part.is_identity() && Filter<T>::can(matrix.part);
+        const bool filtered = packed != nullptr && !matrix.part.is_identity() && can_filter();
         const T* weights = weights_of(panel0, panel1, filtered);
         for (Size chunk = first; chunk < last; ++chunk) {
             const Chunk places(reads, chunk % chunks * kChunkPlaces, kTilePlaces);
             for (Size panel = panel0; panel < panel1; ++panel) {
                 Totals totals{};
-                run_panel(places, chunk / chunks, panel, weights + (panel - panel0) * panel_size, filtered, totals);
+                run_panel(places, chunk / chunks, panel, weights + (panel - panel0) * panel_step, filtered, totals);
                 sums.add(chunk / chunks, slot0 + panel * chunks + chunk % chunks, totals);
             }
         }
@@ -69,7 +78,7 @@ struct Product {
 
     /// Some panels; with the part of the weights, unless tiles filter it out.
     const T* weights_of(Size panel0, Size panel1, bool filtered) const {
-        const T* const from = packed + panel0 * panel_size;
+        const T* const from = packed + panel0 * panel_step;
         if (packed != nullptr && (filtered || matrix.part.is_identity())) return from;
         T* weights = scratch<T>(Scratch::weights, (panel1 - panel0) * panel_size);
         if (packed != nullptr)
@@ -92,7 +101,8 @@ struct Product {
             const Size src_blocks = blocks_of(matrix.sources * matrix.groups, src_lanes);
             const TileSource<T> source{
                 args.src + (sample * src_blocks + begin / src_lanes) * in * place_step,
-                in * place_step, place_step, begin % src_lanes, taps > 0 ? end - begin : 0, src_lanes, taps, 0};
+                in * place_step, place_step, begin % src_lanes, taps > 0 ? end - begin : 0, src_lanes, taps,
+                row_step, 0};
             for (Size tile = 0; tile < places.tiles; ++tile) {
                 const Size first = places.first_of(tile);
                 tile_for<T>(places.first_of(tile + 1) - first, left, filtered)(

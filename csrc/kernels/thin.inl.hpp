@@ -97,7 +97,7 @@ struct ThinProduct {
             const Chunk places(reads, at % chunks * kChunkPlaces, kThinPlaces);
             const Size channels = reads.taps() > 0 ? sources() : 0;
             const TileSource<T> source{args.src + sample * blocks() * in * src_lanes, in * src_lanes, src_lanes, 0,
-                                       channels, src_lanes, reads.taps(), 0};
+                                       channels, src_lanes, reads.taps(), 0, 0};
             Totals totals{};
             for (Size tile = 0; tile < places.tiles; ++tile)
                 run_tile(source, places, tile, sample, weights, step, totals);

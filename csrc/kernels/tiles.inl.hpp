@@ -6,7 +6,7 @@
 
 /// What a tile reads: `blocks` blocks of source channels, `taps` places in each.
 ///
-/// Block b begins at src + b · block_step; `lanes` of its channels lie at each place. The panel has a row of
+/// Block b begins at src + b · block_step; `lanes` of its channels lie at each place. The panel has a row of up to
 /// kPanel weights for each (source channel, tap).
 template <class T>
 struct TileSource {
@@ -14,7 +14,8 @@ struct TileSource {
     Size block_step, place_step;
     Size first_lane, channels;  // all channels count from the first block's first lane
     Size lanes, taps;
-    Size panel_gap;  // numbers between the panel's rows of one block and the next
+    Size row_step;   // from the panel's rows of one channel to those of the next
+    Size panel_gap;  // and more from one block to the next
 };
 
 /// to[p · pitch + …] = Σ over channels and taps of source × panel, for PLACES places × VECTORS vectors; or of
@@ -28,7 +29,7 @@ void multiply_tile(const TileSource<T>& from, const Size* places, const T* panel
     Vec<T> sums[PLACES][VECTORS] = {};
     const T* row = panel;  // of the block's first channel
     const T* block = from.src;
-    const Size row_step = from.taps * kPanel<T>;
+    const Size row_step = from.row_step;
     Size first = from.first_lane;
     for (Size left = from.channels; left > 0; first = 0) {
         const Size count = at_most(left, from.lanes - first);

@@ -163,7 +163,7 @@ struct WinogradProduct {
         const Size tile = blocks_of(count, blocks_of(count, kTilePlaces));
         for (Size part = 0; part < kWinogradParts && panel * kPanel<T> < matrix.outs; ++part) {
             const TileSource<T> source{inputs + part * part_size(all), all * kLanesOfBlock, kLanesOfBlock, 0,
-                                       matrix.sources, kLanesOfBlock, 1,
+                                       matrix.sources, kLanesOfBlock, 1, kPanel<T>,
                                        kWinogradParts * kFilters - kLanesOfBlock * kPanel<T>};
             for (Size i = 0; i < count; i += tile) {
                 const Size some = at_most(tile, count - i);

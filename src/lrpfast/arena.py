@@ -76,13 +76,13 @@ def _places(draft: Draft, elsewhere: frozenset[str]) -> dict[str, Place]:
     if draft.initial is not None:
         new(draft.initial, len(draft.forward))
     for time, step in enumerate((*draft.forward, *draft.vjp)):
-        grown = {out.array: plus.array for out, plus in step.grown()}
         read = [places.get(view.array) for view in step.inputs()]
         for view in step.outputs():
             if view.array in elsewhere:
                 continue
-            before = places.get(grown.get(view.array, ""))
-            if before is not None and _may_grow(before, view, time, read):
+            candidates = (places.get(old.array) for out, old in step.replaced() if out.array == view.array)
+            before = next((p for p in candidates if p and _may_replace(p, view, time, read)), None)
+            if before is not None:
                 before.last = last[view.array]
                 places[view.array] = before
             else:
@@ -90,8 +90,8 @@ def _places(draft: Draft, elsewhere: frozenset[str]) -> dict[str, Place]:
     return places
 
 
-def _may_grow(before: Place, view: View, time: int, read: Sequence[Place | None]) -> bool:
-    """Whether a sum may be written where one of its addends lies: nothing else reads that, now or later."""
+def _may_replace(before: Place, view: View, time: int, read: Sequence[Place | None]) -> bool:
+    """Whether an array may be written where one lies that it is made of: nothing else reads that, now or later."""
     reads = sum(place is before for place in read)
     return before.last == time and reads <= 1 and before.nbytes == _rounded(view.nbytes)
 

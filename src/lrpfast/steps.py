@@ -105,8 +105,8 @@ class Step:
         """The arrays read or added to, once per time they are read."""
         raise NotImplementedError
 
-    def grown(self) -> tuple[tuple[View, View], ...]:
-        """Pairs of an array made and one that it is the sum of: they may lie in one place."""
+    def replaced(self) -> tuple[tuple[View, View], ...]:
+        """Pairs of an array made and one that it may take the place of, if nothing else reads that."""
         raise NotImplementedError
 
     def moved(self, change: Callable[[View], View]) -> Step:
@@ -139,7 +139,7 @@ class KernelCall(Step):
 
     def outputs(self) -> tuple[View, ...]:
         if self.end is not None:
-            made = (self.end.out, self.end.unclamped, self.end.sums)
+            made: tuple[Any, ...] = (self.end.out, self.end.unclamped, self.end.sums)
         else:
             made = (self.arguments["out"], self.arguments.get("winners"))
         return tuple(view for view in made if view is not None)
@@ -148,9 +148,12 @@ class KernelCall(Step):
         made = self.writes()
         return tuple(v for value in self.arguments.values() for v in views(value) if v.array not in made)
 
-    def grown(self) -> tuple[tuple[View, View], ...]:
+    def replaced(self) -> tuple[tuple[View, View], ...]:
         end = self.end
-        return () if end is None or end.plus is None else ((end.out, end.plus),)
+        if end is None:
+            return ()
+        read = (end.quotient and end.quotient.r, end.plus, end.times)
+        return tuple((end.out, view) for view in read if view is not None)
 
     def moved(self, change: Callable[[View], View]) -> KernelCall:
         arguments = {key: mapped(value, change) for key, value in self.arguments.items()}
@@ -206,7 +209,7 @@ class HostCall(Step):
         given = tuple(a for a in self.arrays if isinstance(a, View))
         return given + tuple(d.plus for d in self.deliveries if d.plus is not None)
 
-    def grown(self) -> tuple[tuple[View, View], ...]:
+    def replaced(self) -> tuple[tuple[View, View], ...]:
         return tuple((d.out, d.plus) for d in self.deliveries if d.plus is not None)
 
     def moved(self, change: Callable[[View], View]) -> HostCall:

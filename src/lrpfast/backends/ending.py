@@ -55,11 +55,11 @@ class Ending:
     Attributes
     ----------
     out : array
+        May be one of the arrays that the ending reads (`times`, `plus`, the quotient's `r` and `gate_z`).
     bias : array (channels,) or None
     times : array or None
     times_part : pair of float, default (1, 1)
     plus : array or None
-        May be `out` itself: the result is added to what is there.
     plus_factor : float, default 1
     clamp : (slope, low, high) or None
         `min(max(v, low), high)`, negative v scaled by `slope` first: ReLU, LeakyReLU, Clip.

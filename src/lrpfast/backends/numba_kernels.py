@@ -1,4 +1,4 @@
-"""The compiled kernels that do the work, for the Numba backend; `numpy_` says what they compute.
+"""The compiled kernels that multiply tiles or end as an `Ending` says; `numpy_` says what they compute.
 
 Each works on items `first … last − 1` of a range that `numba_threads.run` cuts; an item owns its
 outputs, and its line of `found`, where it leaves its part of the ledger and the sums. Arrays come
@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -26,13 +26,12 @@ from .numba_plan import Integers
 from .numpy_ import Triple
 
 Doubles = NDArray[np.float64]
+get_or_insert_function: Any = cgutils.get_or_insert_function
 
 WIDTH = 16  # places in a row that are computed together
 ROWS = 6  # rows that share what is loaded of the source: with `WIDTH` as many sums as registers hold
 TILE = 256  # outputs in a row, which stay in the innermost cache from the first product to the ending
 BLOCK = 128  # terms in a partial sum: short sums of short sums keep float32 accurate
-LANES = 64  # partial sums of a dot product
-CHUNK = 4 * LANES  # terms of a dot product that are taken at once
 PIECE = 1 << 12  # elements in an item of elementwise work
 SIDE = 32  # partial sums of each number of the books
 BOOKS = 6  # numbers in the books: the ledger's four, and the two of the sums
@@ -46,7 +45,7 @@ class Ends(NamedTuple):
     bias, times, plus, r, gate_z, taken : array
         As there, flat; `taken` is the quotient's `bias`.
     numbers : array
-        The two factors of `times_part`; slope, low and high of the clamp; the quotient's scale.
+        The two factors of `times_part`; slope, low and high of the clamp; the quotient's scale; `plus_factor`.
     epsilons : array
         The quotient's ε, one for all or one a sample.
     clamp, quotient, clip, sums : bool
@@ -60,6 +59,7 @@ class Ends(NamedTuple):
     r: Array
     gate_z: Array
     taken: Array
+    unclamped: Array
     numbers: Array
     epsilons: Array
     clamp: bool
@@ -104,8 +104,13 @@ def finish(
             raw[i] *= take(t[i], positive, negative)
     if ends.plus.size > 0:
         p = ends.plus[at:]
+        factor = numbers[6]
         for i in range(count):
-            raw[i] += p[i]
+            raw[i] += p[i] * factor
+    if ends.unclamped.size > 0:
+        u = ends.unclamped[at:]
+        for i in range(count):
+            u[i] = raw[i]
     if ends.clamp:
         slope, low, high = numbers[2], numbers[3], numbers[4]
         for i in range(count):
@@ -174,10 +179,7 @@ def close(books: Doubles, item: int, found: Doubles) -> None:
     books[:] = 0
 
 
-@intrinsic
-def add_products(
-    context: Any, total: Any, w: Any, src: Any, at: Any, count: Any
-) -> Any:  # pragma: no cover - runs while compiling
+def _add_products(_: Any, total: Any, w: Any, src: Any, at: Any, count: Any) -> Any:
     """`total[r · TILE + p] += Σ_k w[k · ROWS + r] · src[at[k] + p]` for all rows and `WIDTH` places.
 
     Made of LLVM's vectors, since a compiler that is given loops does not keep a tile of sums in
@@ -191,7 +193,7 @@ def add_products(
         index, lane = ir.IntType(64), ir.IntType(32)
         number = context.get_data_type(signature.args[0].dtype)
         vector, nbytes = ir.VectorType(number, WIDTH), signature.args[0].dtype.bitwidth // 8
-        fused = cgutils.get_or_insert_function(
+        fused = get_or_insert_function(
             builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{WIDTH}f{8 * nbytes}"
         )
         unknown, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(lane, WIDTH), None)
@@ -225,6 +227,9 @@ def add_products(
     return types.void(total, w, src, at, types.int64), generate
 
 
+add_products: Any = intrinsic(_add_products)
+
+
 @kernel
 def add_rows(total: Array, width: int, w: Array, count: int, src: Array, at: Integers) -> None:
     """`total[r, p] = Σ_k w[k, r] · src[at[k] + p]`, `width` places and some more of `TILE`."""
@@ -252,6 +257,7 @@ def conv(
     """
     blocks = (outs + ROWS - 1) // ROWS
     _, lh, lw = size
+    plane, apart, epsilon = out_size[0] * out_size[1] * out_size[2], max(step) > 1, ends.epsilons[0]
     total, raw, books = np.empty(ROWS * TILE, out.dtype), np.empty(TILE, out.dtype), np.zeros(BOOKS * SIDE)
     for item in range(first, last):
         rest, block = divmod(item, blocks)
@@ -280,67 +286,32 @@ def conv(
 
         for r in range(min(ROWS, outs - block * ROWS)):
             o = group * outs + block * ROWS + r
-            plane = (sample * groups * outs + o) * out_size[0]
-            p = filled = start = 0
-            while p < width:  # rows without what lies in between; those that join are finished together
+            first_place = (sample * groups * outs + o) * plane
+            start, p, filled = first_place, 0, 0
+            while p < width:  # row by row, without what lies in between
                 line, j = divmod(begin + p, lw)
                 count = min(lw - j, width - p)
                 d, h = divmod(line, lh)
                 if h < qh and j < qw:
-                    to = (plane + d * step[0] + phases[f, 0]) * out_size[1] + h * step[1] + phases[f, 1]
-                    to = to * out_size[2] + j * step[2] + phases[f, 2]
+                    to = (d * step[0] + phases[f, 0]) * out_size[1] + h * step[1] + phases[f, 1]
+                    to = first_place + to * out_size[2] + j * step[2] + phases[f, 2]
                     some, length = total[r * TILE + p :], min(count, qw - j)
-                    if step[2] > 1:
+                    if apart:
                         there = out[to:]
                         for i in range(length):
                             there[i * step[2]] = some[i]
                     else:
-                        if to != start + filled:
-                            finish(raw, filled, start, o, False, ends.epsilons[0], ends, out, books)
-                            filled, start = 0, to
-                        there = raw[filled:]
+                        start, there = to - filled, raw[filled:]
                         for i in range(length):
                             there[i] = some[i]
                         filled += length
                 p += count
-            finish(raw, filled, start, o, False, ends.epsilons[0], ends, out, books)
+            if not apart:
+                finish(raw, filled, start, o, plane == 1, epsilon, ends, out, books)
         close(books, item, found)
 
 
 # --- dense ---
-
-
-@kernel
-def gemm_forward(
-    first: int, last: int, src: Array, w: Array, n: int, k: int, m: int, factors: Array, out: Array
-) -> None:
-    """`src` is part(src) with rows filled up with zeros to a multiple of `CHUNK`; an item is a
-    row of `w`, read once for all samples."""
-    positive, negative = factors[2], factors[3]
-    pitch = (k + CHUNK - 1) // CHUNK * CHUNK
-    row, lanes = np.empty(CHUNK, out.dtype), np.empty(n * LANES, out.dtype)
-    for item in range(first, last):
-        lanes[:] = 0
-        for begin in range(0, k, CHUNK):
-            some = w[item * k + begin :]
-            count = min(CHUNK, k - begin)
-            for j in range(count):
-                row[j] = take(some[j], positive, negative)
-            row[count:] = 0
-            for i in range(n):
-                x, s = src[i * pitch + begin :], lanes[i * LANES :]
-                for j in range(LANES):
-                    s[j] += (row[j] * x[j] + row[LANES + j] * x[LANES + j]) + (
-                        row[2 * LANES + j] * x[2 * LANES + j] + row[3 * LANES + j] * x[3 * LANES + j]
-                    )
-        for i in range(n):
-            s = lanes[i * LANES :]
-            half = LANES // 2
-            while half > 0:
-                for j in range(half):
-                    s[j] += s[half + j]
-                half //= 2
-            out[i * m + item] = s[0]
 
 
 @kernel

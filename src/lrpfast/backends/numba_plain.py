@@ -1,7 +1,7 @@
-"""The compiled kernels around those of `numba_kernels`: pooling, sources and weights for convolutions, sums.
+"""The compiled kernels that are plain loops: `numpy_` says what they compute.
 
-`numpy_` says what they compute; `numba_kernels` says how they are called and why they share nothing.
-None knows of endings: what pooling makes is finished by `numba_kernels.collect`.
+`numba_kernels` says how they are called and why they share nothing with others. None knows of endings:
+what they make is finished by `numba_kernels.collect`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from .numpy_ import Triple
 ROWS = 6  # those of `numba_kernels`
 PIECE = 1 << 13  # elements in an item of sums
 LANES = 128  # partial sums that run side by side
+DOT = 64  # partial sums of a dot product
+CHUNK = 4 * DOT  # terms of a dot product that are taken at once
 
 Doubles = NDArray[np.float64]
 Winners = NDArray[np.int32]
@@ -94,6 +96,42 @@ def pack(
                     else:
                         for r in range(ROWS):
                             to[k + r] = take(some[at + r * steps[1]], positive, negative) if r < there else 0
+
+
+# --- dense ---
+
+
+@kernel
+def gemm_forward(
+    first: int, last: int, src: Array, w: Array, n: int, k: int, m: int, factors: Array, out: Array
+) -> None:
+    """`src` is part(src) with rows filled up with zeros to a multiple of `CHUNK`; an item is a
+    row of `w`, read once for all samples."""
+    positive, negative = factors[2], factors[3]
+    pitch = (k + CHUNK - 1) // CHUNK * CHUNK
+    row, lanes = np.empty(CHUNK, out.dtype), np.empty(n * DOT, out.dtype)
+    for item in range(first, last):
+        lanes[:] = 0
+        for begin in range(0, k, CHUNK):
+            some = w[item * k + begin :]
+            count = min(CHUNK, k - begin)
+            for j in range(count):
+                row[j] = take(some[j], positive, negative)
+            row[count:] = 0
+            for i in range(n):
+                x, s = src[i * pitch + begin :], lanes[i * DOT :]
+                for j in range(DOT):
+                    s[j] += (row[j] * x[j] + row[DOT + j] * x[DOT + j]) + (
+                        row[2 * DOT + j] * x[2 * DOT + j] + row[3 * DOT + j] * x[3 * DOT + j]
+                    )
+        for i in range(n):
+            s = lanes[i * DOT :]
+            half = DOT // 2
+            while half > 0:
+                for j in range(half):
+                    s[j] += s[half + j]
+                half //= 2
+            out[i * m + item] = s[0]
 
 
 # --- pooling ---
