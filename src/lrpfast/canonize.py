@@ -189,6 +189,8 @@ def _after(op: Any, affine: Affine, shape: tuple[int, ...], dtype: np.dtype[Any]
     if channels is None:
         return None
     scale, shift = channels
+    weight: Array
+    factors: Array
     if isinstance(op, ConvTranspose):  # (c, m / groups, …): channels come group by group
         weight = op.weight.reshape(op.groups, -1, len(scale) // op.groups, math.prod(op.weight.shape[2:]))
         factors = scale.reshape(op.groups, 1, -1, 1)
