@@ -133,6 +133,7 @@ class Explainer:
             return found
         with self._lock:
             if network.input_shape not in self._plans:
+                network.original.hash_aside()  # which the manifest waits for
                 graph = network.canonized(self.dtype).graph
                 assigned = assign(self.composite, graph)
                 with self.backend.limit_threads(self.threads):  # some denominators are computed here

@@ -104,7 +104,7 @@ class Network:
         with self._lock:
             if key not in self._canonized:
                 original = self.original
-                original.hash_aside()
+                original.expect_release()
                 self._canonized[key] = canonize(original.graph(), key)
                 original.release(self._canonized[key].graph)
             return self._canonized[key]

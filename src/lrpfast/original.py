@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import ModelError
 from .graph import Graph
+from .ops.affine import Affine
 from .ops.base import Array
 
 WORTH = 2**20
@@ -86,28 +87,36 @@ class Original:
         return graph
 
     def hash_aside(self) -> None:
-        """Begin to compute the hash in another thread, if the weights may be released.
-
-        The hash will tell whether the file still holds this network, and explanations state it anyway.
-        Hashing leaves the interpreter to others.
-        """
-        graph = self._graph
-        if self._hashing is None and self._read is not None and graph is not None and _nbytes(graph) >= WORTH:
-            self._hashing = threading.Thread(target=self._compute_hash, daemon=True)
+        """Begin to compute the hash in another thread, where that takes long: it leaves the interpreter to others."""
+        with self._lock:
+            graph = self._graph
+            if self._hash or self._hashing is not None or graph is None or _nbytes(graph) < WORTH:
+                return
+            self._hashing = threading.Thread(target=self._compute_hash, args=(graph,), daemon=True)
             self._hashing.start()
+
+    def expect_release(self) -> None:
+        """Prepare for `release`, if it may come to that: without the hash no other graph could be told from this."""
+        graph = self._graph
+        if (
+            self._read is not None
+            and graph is not None
+            and any(isinstance(n.op, Affine) for n in graph.nodes)
+        ):
+            self.hash_aside()
 
     def release(self, canonized: Graph) -> None:
         """Hold the weights no longer, if they can be read again and `canonized` has many of its own."""
         graph = self._graph
-        if self._hashing is not None and graph is not None and _nbytes(graph, but=canonized) >= WORTH:
-            with self._lock:
-                self._released = True
-                if self._hash:
-                    self._graph = None
+        if self._read is None or graph is None or _nbytes(graph, but=canonized) < WORTH:
+            return
+        with self._lock:
+            self._released = True
+            if self._hash:
+                self._graph = None
 
-    def _compute_hash(self) -> None:
-        assert self._graph is not None
-        found = digest(self._graph)
+    def _compute_hash(self, graph: Graph) -> None:
+        found = digest(graph)
         with self._lock:
             self._hash = found
             if self._released:
@@ -119,7 +128,7 @@ class Original:
         if self._hashing is not None:
             self._hashing.join()
         if not self._hash:
-            self._hash = digest(self.graph())
+            self._compute_hash(self.graph())
         return self._hash
 
 
