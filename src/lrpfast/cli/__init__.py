@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import sys
@@ -78,3 +79,6 @@ class Lrpfast(click.Group):
 @click.version_option(__version__, prog_name="lrpfast", message="%(prog)s %(version)s")
 def main() -> None:
     pass
+
+
+atexit.register(gc.freeze)  # what is there when the program ends need not be searched for cycles
