@@ -82,10 +82,12 @@ void read_ending(Reader& in, Ending<T>& to, const Shape& out, Size channels) {
     if (to.clamps) {
         in.require(!in.has("end.quotient"), "end has a clamp and a quotient, expected at most one of them");
         const auto clamp = in.value<std::array<double, 3>>("end.clamp", "three numbers: slope, low, high");
-        if (in.has("end.unclamped")) in.sampled("end.unclamped", out, to.unclamped);
         to.slope = static_cast<T>(clamp[0]), to.low = static_cast<T>(clamp[1]), to.high = static_cast<T>(clamp[2]);
     }
-    in.require(to.clamps || !in.has("end.unclamped"), "end has unclamped but no clamp");
+    if (in.has("end.kept")) {
+        in.require(to.clamps || in.has("end.plus"), "end has kept, but neither plus nor a clamp");
+        in.sampled("end.kept", out, to.kept);
+    }
     if (in.has("end.quotient")) read_quotient(in, to.quotient, out, channels);
     to.channels = channels;
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace lrpfast {
 
@@ -44,7 +45,7 @@ struct Quotient {
 /// be null.
 template <class T>
 struct Ending {
-    T *out, *unclamped;
+    T *out, *kept;
     const T *bias, *times, *plus;
     Part<T> times_part;
     Quotient<T> quotient;

@@ -28,6 +28,12 @@ struct Reads {
     AxisReads axes[3];
     Triple kernel, in, out;
 
+    /// Whether each output reads its own place, and nothing else.
+    bool pointwise() const {
+        bool all = taps() == 1 && in.product() == out.product() && count() == out.product();
+        for (const AxisReads& axis : axes) all = all && axis.step == 1 && axis.first == 0 && axis.sources[0] == 0;
+        return all;
+    }
     /// Outputs, and taps of each.
     Size count() const { return axes[0].count * axes[1].count * axes[2].count; }
     Size taps() const { return axes[0].taps * axes[1].taps * axes[2].taps; }

@@ -28,7 +28,7 @@ CLAMPS = [(1.0, 0.0, np.inf), (1.0, 0.0, 0.5), (0.125, -np.inf, np.inf), (0.5, -
 POSITIVE_CLAMP = (1.0, 0.25, 0.75)  # of plain arrays: lanes without a channel are to stay zero
 GARBAGE = 7.0  # what is in outputs before: every element has to be written
 
-OUTPUTS = ("out", "end.out", "end.unclamped", "end.sums", "end.quotient.ledger")
+OUTPUTS = ("out", "end.out", "end.kept", "end.sums", "end.quotient.ledger")
 CONSTANT = ("w", "end.bias", "end.quotient.bias")  # the same for all samples
 DOUBLE = ("end.sums", "end.quotient.ledger")  # float64 whatever the dtype of the others
 
@@ -160,7 +160,7 @@ class Maker:
             plus=out if plus == "out" else plus and self.blocked(shape, lanes),
             plus_factor=self.choose([1.0, -1.0, 0.5]),
             clamp=self.choose(clamps) if self.last == "clamp" else None,
-            unclamped=self.maybe(lambda: np.full_like(out, GARBAGE)) if self.last == "clamp" else None,
+            kept=self.maybe(lambda: np.full_like(out, GARBAGE)) if plus or self.last == "clamp" else None,
             quotient=self.quotient(shape, lanes) if self.last == "quotient" else None,
             sums=self.maybe(lambda: np.full((n, 2), GARBAGE)),
         )

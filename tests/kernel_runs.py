@@ -51,7 +51,7 @@ def assert_close(found: Mapping[str, Array], expected: Mapping[str, Array], case
     for path, value in expected.items():
         scale = max(1.0, _largest(value), _summed(path, expected, case))
         np.testing.assert_allclose(found[path], value, rtol=0, atol=TOLERANCE[dtype] * scale, err_msg=path)
-        if path in ("end.out", "end.unclamped") and value.ndim > 2:
+        if path in ("end.out", "end.kept") and value.ndim > 2:
             unused = found[path][beyond(case, value)]
             assert not unused.any(), "lanes beyond the last channel are not zero"
 

@@ -278,11 +278,11 @@ def test_endings(kernel: str) -> None:
     )
     refused(case.with_ending(plus_factor=None), "end.plus_factor is None, expected a number", TypeError)
     before = np.empty_like(case.arguments["end"].out)
-    refused(case.with_ending(unclamped=before), "end has unclamped but no clamp")
-    clamped = case.with_ending(clamp=(1.0, 0.0, 1.0), quotient=None, unclamped=before)
+    refused(case.with_ending(plus=None, kept=before), "end has kept, but neither plus nor a clamp")
+    clamped = case.with_ending(clamp=(1.0, 0.0, 1.0), quotient=None, kept=before)
     call(clamped)
-    refused(clamped.with_ending(unclamped=before[:1]), "end.unclamped has shape")
-    refused(clamped.with_ending(unclamped=case.arguments["end"].out), ".*share memory")
+    refused(clamped.with_ending(kept=before[:1]), "end.kept has shape")
+    refused(clamped.with_ending(kept=case.arguments["end"].out), ".*share memory")
 
 
 def test_winners_lie_in_the_plane() -> None:

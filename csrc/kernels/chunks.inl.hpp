@@ -17,6 +17,12 @@ struct Chunk {
         const AxisReads &planes = reads.axes[0], &rows = reads.axes[1], &columns = reads.axes[2];
         const Size of_tile = reads.taps() * tile_places;
         sources = scratch<Size>(Scratch::places, tiles * of_tile);
+        if (reads.pointwise()) {
+            for (Size i = 0; i < count; ++i) out[i] = first + i;
+            for (Size tile = 0; tile < tiles; ++tile)
+                for (Size p = 0; p < tile_places; ++p) sources[tile * of_tile + p] = first + first_of(tile) + p;
+            return;
+        }
         Size w = first % columns.count, h = first / columns.count % rows.count,
              d = first / columns.count / rows.count;
         for (Size tile = 0; tile < tiles; ++tile)

@@ -192,44 +192,61 @@ void depthwise_vjp(const Depthwise<T>& args) {
 
 // --- pooling ---
 
-/// results(place, sources, count) for each output of one of the sums; the sources are those inside the input.
+/// body(j, place, sources, count) for each output of a row, by way of `rows`; the sources are those inside the input.
 template <class Body>
-LRPFAST_INLINE void for_windows(const Reads& reads, const Body& body) {
+LRPFAST_INLINE void for_row_windows(const Reads& reads, Size place, const SourceRow* rows, Size row_count,
+                                    const Body& body) {
     const AxisReads& columns = reads.axes[2];
     Size* sources = scratch<Size>(Scratch::weights, at_least(1, reads.taps()));
-    for_output_rows(reads, [&](Size place, const SourceRow* rows, Size row_count) {
-        for (Size j = 0; j < columns.count; ++j) {
-            Size count = 0;
-            for (Size r = 0; r < row_count; ++r)
-                for (Size tap = 0; tap < columns.taps; ++tap) {
-                    const Size column = columns.sources[tap * columns.count + j];
-                    if (column >= 0) sources[count++] = rows[r].start + column;
-                }
-            body(place + j * columns.step, sources, count);
-        }
+    for (Size j = 0; j < columns.count; ++j) {
+        Size count = 0;
+        for (Size r = 0; r < row_count; ++r)
+            for (Size tap = 0; tap < columns.taps; ++tap) {
+                const Size column = columns.sources[tap * columns.count + j];
+                if (column >= 0) sources[count++] = rows[r].start + column;
+            }
+        body(j, place + j * columns.step, sources, count);
+    }
+}
+
+/// The same for all outputs of a block: body(place, sources, count, results) leaves kLanesOfBlock results, which
+/// are finished row by row.
+template <class T, class Body>
+LRPFAST_INLINE void finish_windows(const Reads& reads, Size sample, Size block, Size blocks,
+                                   const Finisher<T>& finisher, Totals& totals, const Body& body) {
+    const Size width = reads.axes[2].count;
+    T* results = scratch<T>(Scratch::result, width * kLanesOfBlock);
+    Size* places = scratch<Size>(Scratch::filters, width);
+    for_output_rows(reads, [&](Size first, const SourceRow* rows, Size row_count) {
+        for_row_windows(reads, first, rows, row_count,
+                        [&](Size j, Size place, const Size* sources, Size count) LRPFAST_INLINE_LAMBDA {
+                            places[j] = place;
+                            body(place, sources, count, results + j * kLanesOfBlock);
+                        });
+        finisher.places({results, kLanesOfBlock, places, width, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
+                         reads.out.product()},
+                        totals);
     });
 }
 
 /// One block of a sum-pooling; gains are per place of the input or of the output, null for none.
 template <class T>
-void sum_windows(const SumPool<T>& args, const Reads& reads, Size at, const T* in_gains, const T* out_gains,
-                 const Finisher<T>& finisher, Totals& totals) {
-    const T* src = args.src + at * reads.in.product() * kLanesOfBlock;
-    for_windows(reads, [&](Size place, const Size* sources, Size count) {
-        T results[kLanesOfBlock];
-        for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
-            Vec<T> sum{};
-            for (Size i = 0; i < count; ++i) {
-                Vec<T> x = part_of(load(src + sources[i] * kLanesOfBlock + lane), args.src_part);
-                if (in_gains != nullptr) x = x * part_of(in_gains[sources[i]], args.w_part);
-                sum = sum + x;
-            }
-            if (out_gains != nullptr) sum = sum * part_of(out_gains[place], args.w_part);
-            store(results + lane, sum);
-        }
-        finisher.channels(results, kLanesOfBlock, (at * reads.out.product() + place) * kLanesOfBlock,
-                          at % args.blocks * kLanesOfBlock, totals);
-    });
+void sum_windows(const SumPool<T>& args, const Reads& reads, Size sample, Size block, const T* in_gains,
+                 const T* out_gains, const Finisher<T>& finisher, Totals& totals) {
+    const T* src = args.src + (sample * args.blocks + block) * reads.in.product() * kLanesOfBlock;
+    finish_windows(reads, sample, block, args.blocks, finisher, totals,
+                   [&](Size place, const Size* sources, Size count, T* results) LRPFAST_INLINE_LAMBDA {
+                       for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
+                           Vec<T> sum{};
+                           for (Size i = 0; i < count; ++i) {
+                               Vec<T> x = part_of(load(src + sources[i] * kLanesOfBlock + lane), args.src_part);
+                               if (in_gains != nullptr) x = x * part_of(in_gains[sources[i]], args.w_part);
+                               sum = sum + x;
+                           }
+                           if (out_gains != nullptr) sum = sum * part_of(out_gains[place], args.w_part);
+                           store(results + lane, sum);
+                       }
+                   });
 }
 
 template <class T>
@@ -237,8 +254,7 @@ void run_sumpool(const SumPool<T>& args, const ReadsList& list, const T* in_gain
     for_blocks(args.end, args.n, args.blocks, plane_work(list, args.n * args.blocks * kLanesOfBlock),
                [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
                    for (Size i = 0; i < list.size(); ++i)
-                       sum_windows(args, list[i], sample * args.blocks + block, in_gains, out_gains, finisher,
-                                   totals);
+                       sum_windows(args, list[i], sample, block, in_gains, out_gains, finisher, totals);
                });
 }
 
@@ -275,28 +291,40 @@ void sumpool_vjp(const SumPool<T>& args) {
     run_sumpool<T>(args, ReadsList::vjp(args.windows), args.w, nullptr);
 }
 
+/// A signed integer for each lane, as comparisons give them.
+template <class T>
+using Ints = decltype(Vec<T>{} > Vec<T>{});
+
+template <class T>
+LRPFAST_INLINE Ints<T> splat_index(Size index) {
+    return static_cast<std::remove_reference_t<decltype(Ints<T>{}[0])>>(index) - Ints<T>{};
+}
+
 template <class T>
 void maxpool_forward(const MaxPool<T>& args) {
+    typedef std::int32_t Indices __attribute__((vector_size(kLanes<T> * sizeof(std::int32_t))));
     const ReadsList list = ReadsList::forward(args.windows);
     const Reads& reads = list[0];
     parallel_for(args.n * args.blocks, plane_work(list, args.n * args.blocks * kLanesOfBlock), [&](Size at) {
         const T* src = args.src + at * reads.in.product() * kLanesOfBlock;
-        for_windows(reads, [&](Size place, const Size* sources, Size count) {
-            T best[kLanesOfBlock];
-            std::int32_t winners[kLanesOfBlock];
-            for (Size lane = 0; lane < kLanesOfBlock; ++lane) best[lane] = -static_cast<T>(__builtin_inf()), winners[lane] = 0;
-            for (Size i = 0; i < count; ++i) {
-                const T* x = src + sources[i] * kLanesOfBlock;
-                const auto index = static_cast<std::int32_t>(sources[i]);
-                for (Size lane = 0; lane < kLanesOfBlock; ++lane) {
-                    const bool better = x[lane] > best[lane];
-                    best[lane] = better ? x[lane] : best[lane];
-                    winners[lane] = better ? index : winners[lane];
+        for_output_rows(reads, [&](Size first, const SourceRow* rows, Size row_count) {
+            for_row_windows(reads, first, rows, row_count, [&](Size, Size place, const Size* sources,
+                                                               Size count) LRPFAST_INLINE_LAMBDA {
+                const Size to = (at * reads.out.product() + place) * kLanesOfBlock;
+                for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
+                    Vec<T> best = splat(-static_cast<T>(__builtin_inf()));
+                    Ints<T> winners{};
+                    for (Size i = 0; i < count; ++i) {
+                        const Vec<T> x = load(src + sources[i] * kLanesOfBlock + lane);
+                        const Ints<T> better = x > best;
+                        best = better ? x : best;
+                        winners = better ? splat_index<T>(sources[i]) : winners;
+                    }
+                    const Indices indices = __builtin_convertvector(winners, Indices);
+                    store(args.out + to + lane, best);
+                    __builtin_memcpy(args.winners + to + lane, &indices, sizeof indices);
                 }
-            }
-            const Size to = (at * reads.out.product() + place) * kLanesOfBlock;
-            __builtin_memcpy(args.out + to, best, sizeof best);
-            __builtin_memcpy(args.winners + to, winners, sizeof winners);
+            });
         });
     });
 }
@@ -304,23 +332,29 @@ void maxpool_forward(const MaxPool<T>& args) {
 /// Each place takes what the windows that it won hand back.
 template <class T>
 void maxpool_vjp(const MaxPoolVjp<T>& args) {
+    typedef std::int32_t Indices __attribute__((vector_size(kLanes<T> * sizeof(std::int32_t))));
     const ReadsList list = ReadsList::vjp(args.windows);
     for_blocks(args.end, args.n, args.blocks, plane_work(list, args.n * args.blocks * kLanesOfBlock),
                [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
                    for (Size i = 0; i < list.size(); ++i) {
-                       const Reads& reads = list[i];
-                       const Size at = sample * args.blocks + block, first = at * reads.in.product() * kLanesOfBlock;
-                       for_windows(reads, [&](Size place, const Size* windows, Size count) {
-                           T results[kLanesOfBlock] = {};
-                           for (Size w = 0; w < count; ++w) {
-                               const T* src = args.src + first + windows[w] * kLanesOfBlock;
-                               const std::int32_t* winners = args.winners + first + windows[w] * kLanesOfBlock;
-                               for (Size lane = 0; lane < kLanesOfBlock; ++lane)
-                                   results[lane] += winners[lane] == place ? src[lane] : T(0);
+                       const Size first = (sample * args.blocks + block) * list[i].in.product() * kLanesOfBlock;
+                       const T* src = args.src + first;
+                       const std::int32_t* winners = args.winners + first;
+                       finish_windows(list[i], sample, block, args.blocks, finisher, totals,
+                                      [&](Size place, const Size* windows, Size count, T* results)
+                                          LRPFAST_INLINE_LAMBDA {
+                           for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
+                               Vec<T> sum{};
+                               for (Size w = 0; w < count; ++w) {
+                                   Indices indices;
+                                   __builtin_memcpy(&indices, winners + windows[w] * kLanesOfBlock + lane,
+                                                    sizeof indices);
+                                   const Ints<T> won =
+                                       __builtin_convertvector(indices, Ints<T>) == splat_index<T>(place);
+                                   sum = sum + (won ? load(src + windows[w] * kLanesOfBlock + lane) : Vec<T>{});
+                               }
+                               store(results + lane, sum);
                            }
-                           finisher.channels(results, kLanesOfBlock,
-                                             (at * reads.out.product() + place) * kLanesOfBlock,
-                                             block * kLanesOfBlock, totals);
                        });
                    }
                });

@@ -94,6 +94,8 @@ struct Product {
         const Size out0 = panel * kPanel<T>, taps = reads.taps(), in = reads.in.product();
         const Size outs = at_most(kPanel<T>, out_blocks * kLanesOfBlock - out0), left = matrix.all_outs() - out0;
         T results[kChunkPlaces * kPanel<T>];
+        const PlaceResults<T> all{results, kPanel<T>, places.out, places.count, out0, outs, sample, out_blocks,
+                                  reads.out.product()};
         if (left < outs) fill_line(T(0), places.count * kPanel<T>, results);
         if (left > 0) {
             Size begin, end;
@@ -105,14 +107,13 @@ struct Product {
                 row_step, 0};
             for (Size tile = 0; tile < places.tiles; ++tile) {
                 const Size first = places.first_of(tile);
+                prefetch_places(args.end, all, first, places.first_of(tile + 1));
                 tile_for<T>(places.first_of(tile + 1) - first, left, filtered)(
                     source, places.sources + tile * taps * kTilePlaces, weights, matrix.part,
                     results + first * kPanel<T>, kPanel<T>);
             }
         }
-        finisher.places({results, kPanel<T>, places.out, places.count, out0, outs, sample, out_blocks,
-                         reads.out.product()},
-                        totals);
+        finisher.places(all, totals);
     }
 };
 

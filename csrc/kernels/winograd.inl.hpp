@@ -86,7 +86,7 @@ struct WinogradProduct {
         if (!plain || args.src_lanes != kLanesOfBlock || args.out_lanes != kLanesOfBlock) return false;
         if (sources < kLanesOfBlock || outs < kLanesOfBlock) return false;
         const Size squares = blocks_of(out[1], kWinogradTile) * blocks_of(out[2], kWinogradTile);
-        return 3 * out.product() * 9 >= 4 * (squares * kWinogradParts + 100);  // filters cost like 100 products
+        return 3 * out.product() * 9 >= 4 * (squares * kWinogradParts + 500);  // filters cost like 500 products
     }
 
     // What lies apart by a power of two shares a few places of the cache: arrays of 36 parts are an odd

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from .backends.ending import WHOLE, Ending, Quotient
 from .steps import Draft, KernelCall, Step, View, mapped
@@ -56,7 +57,7 @@ class _Fusion:
             return None
         if step.end.out.array != view.array:
             return None
-        if alone and (self.readers[view.array] != 1 or step.end.clamp or step.end.quotient):
+        if alone and (self.readers[view.array] != 1 or step.end.clamp or step.end.quotient or step.end.kept):
             return None
         return place, step, step.end
 
@@ -69,33 +70,29 @@ class _Fusion:
         assert end is not None
         if step.arguments["src_part"] != WHOLE or end.times is not None or end.bias is not None:
             return None
-        if end.clamp and end.plus is None and self.readers[step.arguments["src"].array] > 1:
-            return self.clamped(step, end)
         pairs = [(step.arguments["src"], end.plus)]
-        if end.plus is not None:
+        if end.plus is not None and end.plus_factor == 1:
             pairs.append((end.plus, step.arguments["src"]))
         found = []
         for source, plus in pairs:
-            producer = self.producer(source)
+            producer = self.producer(source, alone=False)
             if producer is None or not self.there(producer[0], plus):
                 continue
             place, maker, its = producer
-            if plus is None or its.plus is None:
-                found.append((place, maker, its, its.plus if plus is None else plus.like(its.out)))
+            shared = self.readers[source.array] > 1  # so it has to be kept
+            if its.clamp or its.quotient or ((its.kept or its.plus) and (plus or shared)):
+                continue
+            changes: dict[str, Any] = {"out": end.out.like(its.out), "clamp": end.clamp}
+            if shared:
+                changes["kept"] = its.out
+            if plus is not None:
+                changes |= {"plus": plus.like(its.out), "plus_factor": end.plus_factor}
+            found.append((place, maker, changes))
         if not found:
             return None
-        place, maker, its, plus = max(found, key=lambda f: f[0])
-        changes = {"out": end.out.like(its.out), "plus": plus, "clamp": end.clamp}
-        return place, maker.ending(f"with {step.node}", **changes)
-
-    def clamped(self, step: KernelCall, end: Ending) -> tuple[int, KernelCall] | None:
-        """The clamp of an array that others read as it is before."""
-        producer = self.producer(step.arguments["src"], alone=False)
-        if producer is None or producer[2].clamp or producer[2].quotient or producer[2].out.rows != 1:
-            return None
-        place, maker, its = producer
-        self.readers[its.out.array] -= 1
-        changes = {"out": end.out.like(its.out), "clamp": end.clamp, "unclamped": its.out}
+        place, maker, changes = max(found, key=lambda f: f[0])
+        if "kept" in changes:
+            self.readers[changes["kept"].array] -= 1
         return place, maker.ending(f"with {step.node}", **changes)
 
     def divided(self, step: KernelCall, end: Ending | None) -> tuple[int, KernelCall] | None:

@@ -142,7 +142,7 @@ class KernelCall(Step):
 
     def outputs(self) -> tuple[View, ...]:
         if self.end is not None:
-            made: tuple[Any, ...] = (self.end.out, self.end.unclamped, self.end.sums)
+            made: tuple[Any, ...] = (self.end.out, self.end.kept, self.end.sums)
         else:
             made = (self.arguments["out"], self.arguments.get("winners"))
         return tuple(view for view in made if view is not None)

@@ -63,8 +63,8 @@ class Ending:
     plus_factor : float, default 1
     clamp : (slope, low, high) or None
         `min(max(v, low), high)`, negative v scaled by `slope` first: ReLU, LeakyReLU, Clip.
-    unclamped : array or None
-        Receives v as it is before the clamp.
+    kept : array or None
+        Receives the value as it is before `plus` and the clamp, of which there has to be one.
     quotient : Quotient or None
         Excludes `clamp`.
     sums : float64 array (n, 2) or None
@@ -78,6 +78,6 @@ class Ending:
     plus: Any = None
     plus_factor: float = 1.0
     clamp: tuple[float, float, float] | None = None
-    unclamped: Any = None
+    kept: Any = None
     quotient: Quotient | None = None
     sums: Any = None

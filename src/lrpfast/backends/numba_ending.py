@@ -73,13 +73,13 @@ class Finish:
                 f"{kernel}: there are arrays of {max(lanes)} lanes; those of this backend have one"
             )
         gate_z = q.gate_z if q.gate else None
-        like = {"times": end.times, "plus": end.plus, "r": q.r, "gate_z": gate_z, "unclamped": end.unclamped}
+        like = {"times": end.times, "plus": end.plus, "r": q.r, "gate_z": gate_z, "kept": end.kept}
         channels = {"bias": end.bias, "the quotient's bias": q.bias}
         books = {"ledger": q.ledger, "sums": end.sums}
         fits = (
             fits
             and out.flags.c_contiguous
-            and (end.unclamped is None or (end.clamp is not None and end.unclamped.flags.c_contiguous))
+            and (end.kept is None or end.kept.flags.c_contiguous)
             and all(a.dtype == out.dtype for a in arrays.values())
             and _alike(like, out.dtype, out.shape)
             and _alike(channels, out.dtype, out.shape[1:2])
@@ -94,7 +94,7 @@ class Finish:
         self.ends = kernels.Ends(
             flat(end.bias, out), flat(end.times, out), flat(end.plus, out), flat(q.r, out),
             flat(gate_z, out), flat(q.bias, out),
-            np.empty(0, out.dtype) if end.unclamped is None else end.unclamped.reshape(-1),
+            np.empty(0, out.dtype) if end.kept is None else end.kept.reshape(-1),
             numbers((*end.times_part, *(end.clamp or (1, 0, 0)), q.scale, end.plus_factor), out),
             numbers((q.epsilon,), out) if epsilons is None else flat(epsilons, out),
             end.clamp is not None, end.quotient is not None, bool(q.clip), int(q.gate), end.sums is not None,
@@ -122,7 +122,7 @@ class Finish:
 
         e = self.ends
         cut_ends = e._replace(
-            times=cut(e.times), plus=cut(e.plus), r=cut(e.r), gate_z=cut(e.gate_z), unclamped=cut(e.unclamped)
+            times=cut(e.times), plus=cut(e.plus), r=cut(e.r), gate_z=cut(e.gate_z), kept=cut(e.kept)
         )
         return cut_ends, cut(self.out)
 

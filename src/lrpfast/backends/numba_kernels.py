@@ -59,7 +59,7 @@ class Ends(NamedTuple):
     r: Array
     gate_z: Array
     taken: Array
-    unclamped: Array
+    kept: Array
     numbers: Array
     epsilons: Array
     clamp: bool
@@ -102,15 +102,15 @@ def finish(
         t, positive, negative = ends.times[at:], numbers[0], numbers[1]
         for i in range(count):
             raw[i] *= take(t[i], positive, negative)
+    if ends.kept.size > 0:
+        k = ends.kept[at:]
+        for i in range(count):
+            k[i] = raw[i]
     if ends.plus.size > 0:
         p = ends.plus[at:]
         factor = numbers[6]
         for i in range(count):
             raw[i] += p[i] * factor
-    if ends.unclamped.size > 0:
-        u = ends.unclamped[at:]
-        for i in range(count):
-            u[i] = raw[i]
     if ends.clamp:
         slope, low, high = numbers[2], numbers[3], numbers[4]
         for i in range(count):

@@ -92,11 +92,11 @@ def finish(result: Array, end: Ending) -> None:
         value = value + per_channel(end.bias, end.out)
     if end.times is not None:
         value = value * part(end.times, end.times_part)
+    if end.kept is not None:
+        end.kept[...] = value
     if end.plus is not None:
         value = end.plus * value.dtype.type(end.plus_factor) + value
     if end.clamp is not None:
-        if end.unclamped is not None:
-            end.unclamped[...] = value
         value = clamped(value, *end.clamp)
     if end.quotient is not None:
         eps = np.asarray(end.quotient.epsilon, value.dtype)
