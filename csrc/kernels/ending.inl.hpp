@@ -67,7 +67,7 @@ LRPFAST_INLINE void put(const Ending<T>& end, const Lanes& lanes, Vec<T> v, Size
         const Vec<T> times = lanes.get(end.times + at);
         v = v * (end.times_part.is_identity() ? times : part_of(times, end.times_part));
     }
-    if ((M::plus || M::last == Last::clamp) && end.kept != nullptr) lanes.put_away(end.kept + at, v);
+    if ((M::plus || M::last == Last::clamp) && end.kept != nullptr) lanes.put(end.kept + at, v);
     if (M::plus) v = lanes.get(end.plus + at) * end.plus_factor + v;
     if (M::last == Last::clamp) {
         if (end.slope != T(1)) v = v < Vec<T>{} ? v * end.slope : v;
