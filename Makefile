@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml CMakeLists.txt $(shell find csrc src -type f -not -name '*.pyc' -not -name '*.so')
 
+PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
+
 .PHONY: demo test quick lint bench clean
 
 demo: $(VENV)/.installed
@@ -22,8 +24,15 @@ lint: $(VENV)/.tools
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.tools
-	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr,rounds
+# The machine's limits; the table against onnxruntime, zennit and captum; then every kernel, and one layer with
+# each rule. BENCH_ARGS="--networks mlp --repeats 1" measures less, PYTEST_ARGS="-k conv" too.
+bench: $(VENV)/.bench
+	mkdir -p build/bench
+	$(BIN)/python bench/roofline.py --json build/bench/roofline.json
+	$(BIN)/python bench/compare.py --composite $(PRESETS) --numba --processes \
+		--json build/bench/compare.json --chart build/bench/compare.png $(BENCH_ARGS)
+	$(BIN)/python -m pytest bench -m "not networks" --benchmark-columns=median,iqr,rounds \
+		--benchmark-json=build/bench/kernels.json $(PYTEST_ARGS)
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +45,10 @@ $(VENV)/.installed: $(VENV)/.pip $(SOURCES)
 
 $(VENV)/.tools: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test --group lint --group peers
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group bench
 	touch $@
 
 clean:
