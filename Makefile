@@ -24,13 +24,14 @@ lint: $(VENV)/.tools
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The machine's limits; the table against onnxruntime, zennit and captum; then every kernel, and one layer with
-# each rule. BENCH_ARGS="--networks mlp --repeats 1" measures less, PYTEST_ARGS="-k conv" too.
+# The machine's limits; the table against onnxruntime, zennit and captum; where the time goes; then every kernel, and
+# one layer with each rule. BENCH_ARGS="--networks mlp --repeats 1" measures less, PYTEST_ARGS="-k conv" too.
 bench: $(VENV)/.bench
 	mkdir -p build/bench
 	$(BIN)/python bench/roofline.py --json build/bench/roofline.json
 	$(BIN)/python bench/compare.py --composite $(PRESETS) --numba --processes \
 		--json build/bench/compare.json --chart build/bench/compare.png $(BENCH_ARGS)
+	$(BIN)/python bench/where.py
 	$(BIN)/python -m pytest bench -m "not networks" --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=build/bench/kernels.json $(PYTEST_ARGS)
 

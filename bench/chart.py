@@ -45,7 +45,6 @@ def draw(result: dict[str, Any], rows: Sequence[Row], path: Path) -> None:
         draw_panel(axis, [row for row in rows if row.threads == threads], shown, places)
         axis.set_ylim(bottom - GAP - 0.3, -0.7)
         axis.set_xscale("log")
-        axis.set_xlim(limits)
         axis.set_xticks(TICKS, [str(tick) for tick in TICKS], minor=False)
         axis.set_xticks([], minor=True)
         axis.set_xlim(limits)

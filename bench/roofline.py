@@ -26,7 +26,7 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported; threads are ours
 
-import numpy as np  # noqa: E402
+import numpy as np
 from compare import positive
 from kernel_layers import aligned, conv
 from report import listed, markdown, update
