@@ -89,7 +89,8 @@ def measure(name: str, batch: int, threads: int, composite: str, options: argpar
             peer: more * (options.peer_repeats if peer in PEERS else options.repeats) for peer in field.calls
         }
         seconds = take_turns(field.calls, turns, check)
-    return Row(name, batch, threads, composite, net.products(composite), seconds, worst, field.absent)
+    memory = batch * net.plan(composite).bytes_per_sample
+    return Row(name, batch, threads, composite, net.products(composite), memory, seconds, worst, field.absent)
 
 
 def errors(field: Contest, answers: dict[str, Answer]) -> Iterator[tuple[str, float]]:

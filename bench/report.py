@@ -28,6 +28,8 @@ class Row:
     ----------
     products : float
         Products with the layers' matrices that an explanation takes; a prediction takes 1.
+    memory : int
+        Bytes of the arena, which all arrays of an explanation share.
     seconds : dict of str to list of float
         For each contestant the time of each of its turns.
     errors : dict of str to float
@@ -41,6 +43,7 @@ class Row:
     threads: int
     composite: str
     products: float
+    memory: int
     seconds: dict[str, list[float]]
     errors: dict[str, float]
     absent: dict[str, str]
@@ -161,12 +164,13 @@ def preset_table(rows: Sequence[Row]) -> list[str]:
     if not compared:
         return []
     columns = ("network", "batch", "threads", "preset", "products", "explain", "time of each", "further products",
-               "time of each of those", "at most 1", "faster than zennit")  # fmt: skip
+               "time of each of those", "at most 1", "faster than zennit", "arena")  # fmt: skip
     said = [
         "Products with the layers' matrices in an explanation, its prediction included; each counts as much as its "
         "layer's share of the multiplications of a prediction.",
         f"Times in onnxruntime's inferences. Further products are those beyond {compared[0][0].composite}'s; the "
         "goal is that one costs no more than an inference by onnxruntime.",
+        "The arena holds all arrays of an explanation but weights.",
     ]
     return [*markdown(columns, 1, (preset_cells(*pair) for pair in compared)), "", *listed(said)]
 
@@ -185,7 +189,7 @@ def preset_cells(first: Row, row: Row) -> tuple[str, ...]:
         cells += [f"{price:.2f}", "yes" if price <= 1 else "no"]
     else:
         cells += ["–", "–"]
-    return (*cells, f"{digits(row.gain)} ×")
+    return (*cells, f"{digits(row.gain)} ×", f"{row.memory / 2**20:.1f} MiB")
 
 
 LEAST_FURTHER = 0.1

@@ -58,14 +58,18 @@ class Subject:
         """Explains with the preset of that name."""
         return lrpfast.Explainer(self.network, self.composite(composite), threads=threads, backend=backend)
 
-    def products(self, composite: str = "") -> float:
-        """Products with the layers' matrices that an explanation takes, or a prediction if no preset is named.
+    def plan(self, composite: str = "") -> Plan:
+        """What is run to explain with the preset of that name, or to predict if none is named."""
+        graph = self.network.canonized(np.float32).graph
+        assigned = assign(self.composite(composite), graph) if composite else None
+        return lower(graph, assigned, backends.get())
+
+    def products(self, composite: str) -> float:
+        """Products with the layers' matrices that an explanation takes.
 
         A product counts as much as its layer's share of all multiplications of a prediction, which is 1.
         """
-        graph, backend = self.network.canonized(np.float32).graph, backends.get()
-        assigned = assign(self.composite(composite), graph) if composite else None
-        return multiplications(lower(graph, assigned, backend)) / multiplications(lower(graph, None, backend))
+        return multiplications(self.plan(composite)) / multiplications(self.plan())
 
 
 @cache

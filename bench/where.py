@@ -25,8 +25,6 @@ from subjects import subject
 from lrpfast import backends
 from lrpfast.benchmark import machine
 from lrpfast.benchmark_profile import operations
-from lrpfast.composites import assign
-from lrpfast.lower import lower
 from lrpfast.steps import KernelCall, Step
 
 from networks import NETWORKS  # isort: skip (found by subjects)
@@ -64,14 +62,14 @@ def nbytes(step: Step, samples: int) -> int:
 def rows_of(name: str, composite: str, batch: int) -> list[tuple[str, ...]]:
     """A row for each kind of steps of a network."""
     net, backend = subject(name), backends.get()
-    graph, x = net.network.canonized(np.float32).graph, net.pictures(batch)
+    x = net.pictures(batch)
     expected = net.explainer(composite, 1)(x)
     initial = np.zeros_like(expected.output)
     samples = np.arange(batch)
     initial[samples, expected.target] = expected.output[samples, expected.target]
     shortest: dict[int, float] = {}
     with backend.limit_threads(1):
-        plan = lower(graph, assign(net.composite(composite), graph), backend)
+        plan = net.plan(composite)
         for _ in range(REPEATS):
             with plan.timed_workspace(batch) as run:
                 run.forward(x)
