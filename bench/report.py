@@ -189,7 +189,7 @@ def preset_cells(first: Row, row: Row) -> tuple[str, ...]:
         cells += [f"{price:.2f}", "yes" if price <= 1 else "no"]
     else:
         cells += ["–", "–"]
-    return (*cells, f"{digits(row.gain)} ×", f"{row.memory / 2**20:.1f} MiB")
+    return (*cells, f"{digits(row.gain)} ×", f"{digits(row.memory / 2**20)} MiB")
 
 
 LEAST_FURTHER = 0.1

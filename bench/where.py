@@ -7,7 +7,7 @@ For each kind of steps: its share of the time; operations per second, as many as
 that Winograd's algorithm shows as a higher rate; and bytes per second, each array of a step counted once. Set beside
 what `bench/roofline.py` prints they tell what bounds a network. `lrpfast bench MODEL --profile` has all steps.
 
-The relevance is compared with that of an explanation without times; no time is asserted.
+Predictions are compared with onnxruntime's, and relevance has to be accounted for; no time is asserted.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
 from compare import DEFAULT_NETWORKS, positive
 from report import listed, markdown, update
-from subjects import subject
+from subjects import onnxruntime_predict, subject
 
-from lrpfast import backends
-from lrpfast.benchmark import machine
+from lrpfast.benchmark import machine, prediction_error
 from lrpfast.benchmark_profile import operations
 from lrpfast.steps import KernelCall, Step
 
@@ -61,24 +59,16 @@ def nbytes(step: Step, samples: int) -> int:
 
 def rows_of(name: str, composite: str, batch: int) -> list[tuple[str, ...]]:
     """A row for each kind of steps of a network."""
-    net, backend = subject(name), backends.get()
-    x = net.pictures(batch)
-    expected = net.explainer(composite, 1)(x)
-    initial = np.zeros_like(expected.output)
-    samples = np.arange(batch)
-    initial[samples, expected.target] = expected.output[samples, expected.target]
-    shortest: dict[int, float] = {}
-    with backend.limit_threads(1):
-        plan = net.plan(composite)
-        for _ in range(REPEATS):
-            with plan.timed_workspace(batch) as run:
-                run.forward(x)
-                np.testing.assert_array_equal(run.vjp(initial), expected.relevance)
-                for i, (_, seconds) in enumerate(run.times()):
-                    shortest[i] = min(seconds, shortest.get(i, seconds))
+    net = subject(name)
+    x, explainer = net.pictures(batch), net.explainer(composite, 1)
+    explanation = explainer(x)
+    assert prediction_error(explanation.output, onnxruntime_predict(net.path, 1)(x)) <= 1e-4
+    assert explanation.conservation.worst <= 1e-5
+    runs = [explainer.profile(x) for _ in range(REPEATS)]
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-    for i, step in enumerate((*plan.forward, *plan.vjp)):
-        numbers = (shortest[i], (operations(step) or 0) * batch, nbytes(step, batch))
+    for timed in zip(*runs, strict=True):
+        step = timed[0][0]
+        numbers = (min(seconds for _, seconds in timed), (operations(step) or 0) * batch, nbytes(step, batch))
         sums[kind(step)] = [a + b for a, b in zip(sums[kind(step)], numbers, strict=True)]
     total = sum(seconds for seconds, _, _ in sums.values())
     return [
