@@ -135,19 +135,19 @@ class Program {
     }
 
     char* checked(const py::array& arena, Size n) const {
-        const auto require = [](bool holds, const std::string& why) {
-            if (!holds) throw py::value_error("Program: " + why);
-        };
-        require(n >= 1, "n is " + std::to_string(n) + ", expected at least 1");
-        require(arena.dtype().equal(py::dtype::of<std::uint8_t>()),
-                "the arena has dtype " + std::string(py::str(arena.dtype())) + ", expected uint8");
-        require((arena.flags() & py::array::c_style) != 0, "the arena is not C-contiguous");
-        require(arena.writeable(), "the arena is read-only");
-        require(reinterpret_cast<std::uintptr_t>(arena.data()) % kAlignment == 0,
-                "the arena is not aligned to " + std::to_string(kAlignment) + " bytes");
-        require(arena.nbytes() / n >= bytes_per_sample(),
-                "the arena has " + std::to_string(arena.nbytes()) + " bytes, expected at least " +
-                    std::to_string(bytes_per_sample()) + " for each of " + std::to_string(n) + " samples");
+        // Messages are made only when they are needed: this is run with every program.
+        const auto refuse = [](const std::string& why) { throw py::value_error("Program: " + why); };
+        if (n < 1) refuse("n is " + std::to_string(n) + ", expected at least 1");
+        if (!arena.dtype().is(py::dtype::of<std::uint8_t>()) &&
+            !arena.dtype().equal(py::dtype::of<std::uint8_t>()))
+            refuse("the arena has dtype " + std::string(py::str(arena.dtype())) + ", expected uint8");
+        if ((arena.flags() & py::array::c_style) == 0) refuse("the arena is not C-contiguous");
+        if (!arena.writeable()) refuse("the arena is read-only");
+        if (reinterpret_cast<std::uintptr_t>(arena.data()) % kAlignment != 0)
+            refuse("the arena is not aligned to " + std::to_string(kAlignment) + " bytes");
+        if (arena.nbytes() / n < bytes_per_sample())
+            refuse("the arena has " + std::to_string(arena.nbytes()) + " bytes, expected at least " +
+                   std::to_string(bytes_per_sample()) + " for each of " + std::to_string(n) + " samples");
         return static_cast<char*>(const_cast<void*>(arena.data()));
     }
 

@@ -22,7 +22,7 @@ from small_networks import SMALL_NETWORKS, onnxruntime_forward, random_input
 
 import lrpfast
 from lrpfast import demo, preprocess
-from lrpfast.cli import main
+from lrpfast.cli import COMMANDS, main
 from lrpfast.cli.composing import box_at_first
 from lrpfast.cli.console import fitted, shorten
 from lrpfast.cli.labels import parse_labels
@@ -125,7 +125,7 @@ def test_help_is_quick_to_load() -> None:
     assert found.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", [None, *main.commands])
+@pytest.mark.parametrize("command", [None, *COMMANDS])
 def test_help_fits_80_columns_and_has_examples(run: Run, command: str | None) -> None:
     result = succeeded(run(*filter(None, (command, "--help"))))
     assert result.stderr == ""
@@ -136,7 +136,7 @@ def test_help_fits_80_columns_and_has_examples(run: Run, command: str | None) ->
 def test_help_documents_the_exit_codes(run: Run) -> None:
     text = run("--help").stdout
     assert all(f"\n    {code:<5}" in text for code in (0, 1, 2, 3, 4, 130))
-    assert list(main.commands) == [
+    assert list(COMMANDS) == [
         "explain", "check", "inspect", "composites", "rules", "bench", "doctor", "demo"
     ]  # fmt: skip
 

@@ -134,11 +134,14 @@ struct ColumnSums {
             const Size row = line_of(0, d, z_row / windows.z[1]), column = line_of(1, h, z_row % windows.z[1]);
             if (row < 0 || column < 0) continue;
             const T* from = numbers + (z_row - first) * row_places * pitch + (row * windows.kernel[1] + column) * line;
-            for (Size i = 0; i < row_places; ++i)
-                for_vectors<T>(line, [=](Size at, auto lanes) LRPFAST_INLINE_LAMBDA {
-                    T* sum = to + i * step + at;
-                    lanes.put(sum, lanes.get(sum) + lanes.get(from + i * pitch + at));
-                });
+            // Lines that overlap are not added one after the other: a sum is not read while it is being written.
+            const Size apart = blocks_of(line, step);
+            for (Size first_place = 0; first_place < apart; ++first_place)
+                for (Size i = first_place; i < row_places; i += apart)
+                    for_vectors<T>(line, [=](Size at, auto lanes) LRPFAST_INLINE_LAMBDA {
+                        T* sum = to + i * step + at;
+                        lanes.put(sum, lanes.get(sum) + lanes.get(from + i * pitch + at));
+                    });
         }
     }
 

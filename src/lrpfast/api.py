@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,6 @@ from .composites import composite as make_composite
 from .errors import InputError, RuleError
 from .explanation import Conservation, Explanation
 from .graph import Fact, Graph, Node
-from .layers import resolve
 from .lower import lower
 from .network import (
     Network,
@@ -36,6 +37,8 @@ from .plan import Plan, Workspace
 from .rules import Rule
 from .steps import Step
 
+_SOFTMAX = Softmax()
+
 
 def load(source: Any, input_shape: tuple[int, ...] | None = None) -> Network:
     """Read a network from an ONNX model.
@@ -43,7 +46,9 @@ def load(source: Any, input_shape: tuple[int, ...] | None = None) -> Network:
     Parameters
     ----------
     source : path, bytes or onnx.ModelProto
-        Weights in external files are read from the model's own folder only.
+        Weights in external files are read from the model's own folder only. Keep the files as they are:
+        weights that are replaced before a network runs (batch normalisation is folded) are not kept in
+        memory but read again if they are asked for; what has changed by then is refused.
     input_shape : tuple of int, optional
         Shape of one sample, without the batch axis; needed where the model leaves it open.
 
@@ -58,8 +63,11 @@ def load(source: Any, input_shape: tuple[int, ...] | None = None) -> Network:
     """
     from .onnx_io import load_graph
 
-    name = os.path.basename(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "network"
-    return Network(load_graph(source, input_shape), name)
+    if not isinstance(source, (str, os.PathLike)):
+        return Network(load_graph(source, input_shape))
+    path = os.path.abspath(os.fsdecode(source))  # the process may go to another folder
+    read = partial(load_graph, path, input_shape)
+    return Network(load_graph(source, input_shape), os.path.basename(os.fsdecode(source)), read)
 
 
 class Explainer:
@@ -112,16 +120,20 @@ class Explainer:
         self.backend = backends.get(backend)
         self.record = (record,) if isinstance(record, str) else tuple(record)
         self._lock = threading.Lock()
-        self._plans: dict[tuple[int, ...], tuple[Plan, dict[str, Any]]] = {}
+        self._plans: dict[tuple[int, ...], _Compiled] = {}
         if network.is_bound:
             self._plan(network)
 
     def __repr__(self) -> str:
         return f"<Explainer of {self.network!r} by {self.composite.name} on {self.backend.name}>"
 
-    def _plan(self, network: Network) -> tuple[Plan, dict[str, Any]]:
+    def _plan(self, network: Network) -> _Compiled:
+        found = self._plans.get(network.input_shape)
+        if found is not None:
+            return found
         with self._lock:
             if network.input_shape not in self._plans:
+                network.original.hash_aside()  # which the manifest waits for
                 graph = network.canonized(self.dtype).graph
                 assigned = assign(self.composite, graph)
                 with self.backend.limit_threads(self.threads):  # some denominators are computed here
@@ -136,7 +148,7 @@ class Explainer:
                     "backend": backends.describe(self.backend),
                     "dtype": str(self.dtype),
                 }  # fmt: skip
-                self._plans[network.input_shape] = plan, manifest
+                self._plans[network.input_shape] = _Compiled(graph, plan, manifest)
             return self._plans[network.input_shape]
 
     def _recorded(self, graph: Graph) -> tuple[str, ...]:
@@ -181,9 +193,9 @@ class Explainer:
             NaN or infinity in `x`, in the prediction or in the relevance.
         """
         network, x = self._checked(x)
-        plan, manifest = self._plan(network)
-        with self.backend.limit_threads(self.threads), plan.workspace(len(x)) as run:
-            return self._run(run, network, manifest, x, target, init)
+        compiled = self._plan(network)
+        with self.backend.limit_threads(self.threads), compiled.plan.workspace(len(x)) as run:
+            return self._run(run, compiled, x, target, init)
 
     def profile(self, x: Any, target: Any = None, init: Any = None) -> list[tuple[Step, float]]:
         """Where the time of an explanation goes.
@@ -200,12 +212,12 @@ class Explainer:
             The plan's steps in the order in which they run, each with the seconds that it took.
         """
         network, x = self._checked(x)
-        plan, manifest = self._plan(network)
+        compiled = self._plan(network)
         with self.backend.limit_threads(self.threads):
-            with plan.workspace(len(x)) as run:
-                self._run(run, network, manifest, x, target, init)
-            with plan.timed_workspace(len(x)) as timed:
-                self._run(timed, network, manifest, x, target, init)
+            with compiled.plan.workspace(len(x)) as run:
+                self._run(run, compiled, x, target, init)
+            with compiled.plan.timed_workspace(len(x)) as timed:
+                self._run(timed, compiled, x, target, init)
                 return timed.times()
 
     def _checked(self, x: Any) -> tuple[Network, Array]:
@@ -214,26 +226,31 @@ class Explainer:
         network = self.network.at(x.shape[1:])
         return network, check_input(network, x, self.dtype)
 
-    def _run(
-        self, run: Workspace, network: Network, manifest: Mapping[str, Any], x: Array, target: Any, init: Any
-    ) -> Explanation:
+    def _run(self, run: Workspace, compiled: _Compiled, x: Array, target: Any, init: Any) -> Explanation:
         """Explain in a workspace."""
         init = self.composite.init if init is None else init
         output = run.forward(x)
-        check_output(network.canonized(self.dtype).graph, x, output)
+        check_output(compiled.graph, x, output)
         chosen, weights = _target(target, output)
         probabilities = _probabilities(output)
-        initial = weights * _initial(init, output, probabilities)
-        relevance = run.vjp(initial)
+        relevance = run.vjp(weights * _initial(init, output, probabilities))
         return Explanation(
             relevance=relevance * x if self.composite.times_input else relevance,
             output=output,
             probabilities=probabilities,
             target=chosen,
             layers=run.recorded(),
-            conservation=Conservation(run.settle()),
-            manifest={**manifest, "target": _describe(target), "init": _describe(init)},
+            conservation=Conservation(run.settled()),
+            manifest={**compiled.manifest, "target": _describe(target), "init": _describe(init)},
         )
+
+
+class _Compiled(NamedTuple):
+    """All that an explainer prepares for one shape of the input."""
+
+    graph: Graph
+    plan: Plan
+    manifest: Mapping[str, Any]
 
 
 def explain(
@@ -288,6 +305,8 @@ def propagate(
     NonFiniteError
         NaN or infinity in `x`, in `r` or in the result.
     """
+    from .layers import resolve
+
     if not isinstance(rule, Rule):
         raise RuleError(f"{rule!r} is not a rule; expected one of lrpfast.RULES, made, such as Epsilon()")
     several = isinstance(x, tuple)
@@ -347,14 +366,13 @@ def _probabilities(output: Array) -> Array | None:
     """Softmax over the classes, where the output is one vector of at least two values per sample."""
     if output.ndim != 2 or output.shape[1] < 2:
         return None
-    return Softmax().forward(output)
+    return _SOFTMAX.forward(output)
 
 
 def _target(target: Any, output: Array) -> tuple[NDArray[Any], Array]:
     """The target as it is reported, and as weights of all outputs."""
     n, shape = len(output), output.shape[1:]
-    size = int(np.prod(shape))
-    weights = np.zeros((n, size), output.dtype)
+    size = math.prod(shape)
     is_vector = size == max(shape, default=1)
     if target is None:
         if not is_vector:
@@ -362,7 +380,7 @@ def _target(target: Any, output: Array) -> tuple[NDArray[Any], Array]:
                 f"the output has shape {output.shape}, so there is no largest class; give target= as an array of "
                 "output weights (ones where you want to know why)"
             )
-        target = output.reshape(n, -1).argmax(axis=1)
+        return _one_hot(output.reshape(n, -1).argmax(axis=1), output)
     given = as_array("target", target)
     is_index = given.dtype.kind in "iu" and given.ndim <= 1
     if is_index and is_vector and given.shape in ((), (n,)):
@@ -370,9 +388,7 @@ def _target(target: Any, output: Array) -> tuple[NDArray[Any], Array]:
         wrong = indices[(indices < -size) | (indices >= size)]
         if len(wrong):
             raise InputError(f"target is {int(wrong[0])}; the network has {size} outputs, 0 to {size - 1}")
-        indices = indices % size
-        weights[np.arange(n), indices] = 1
-        return indices, weights.reshape(output.shape)
+        return _one_hot(indices % size, output)
     if not is_index and given.shape in (shape, output.shape):
         if not np.isfinite(given).all():
             raise InputError("target holds NaN or infinity; expected finite output weights")
@@ -382,6 +398,13 @@ def _target(target: Any, output: Array) -> tuple[NDArray[Any], Array]:
         f"target is {_describe(target)}; expected None, an index below {size}, one index for each of the {n} "
         f"samples, or output weights, as floats, of shape {shape} or {output.shape}"
     )
+
+
+def _one_hot(indices: NDArray[Any], output: Array) -> tuple[NDArray[Any], Array]:
+    """The indices, and the weights that choose one output of each sample."""
+    weights = np.zeros(output.shape, output.dtype)
+    weights.reshape(len(output), -1)[np.arange(len(output)), indices] = 1
+    return indices, weights
 
 
 def _initial(init: Any, output: Array, probabilities: Array | None) -> Array:

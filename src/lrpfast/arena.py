@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from .steps import Draft, View
 
@@ -27,10 +29,6 @@ class Place:
     first: int
     last: int
     offset: int = -1
-
-    def meets(self, other: Place) -> bool:
-        """Whether both are in use at one time."""
-        return self.first <= other.last and other.first <= self.last
 
 
 def laid_out(draft: Draft, numbers: Sequence[View]) -> tuple[Draft, int]:
@@ -116,13 +114,12 @@ def _settle(places: list[Place]) -> int:
     for place in sorted(places, key=lambda p: -p.nbytes):
         best, smallest, end = None, 0, 0
         for other in settled:
-            if not other.meets(place):
-                continue
+            if other.first > place.last or other.last < place.first:
+                continue  # they are never in use at one time
             gap = other.offset - end
             if gap >= place.nbytes and (best is None or gap < smallest):
                 best, smallest = end, gap
             end = max(end, other.offset + other.nbytes)
         place.offset = end if best is None else best
-        settled.append(place)
-        settled.sort(key=lambda p: p.offset)
+        insort(settled, place, key=attrgetter("offset"))
     return max((p.offset + p.nbytes for p in places), default=0)

@@ -7,6 +7,8 @@ Folding is computed in float64.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,16 +44,15 @@ class Canonized:
 def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     """Canonise `graph`; what a fold computes is rounded to `dtype`. Nodes that nothing needs are left out."""
     changes: list[str] = []
-    graph = _rebuilt(graph, list(graph.nodes), graph.output)
+    graph = _rebuilt(graph, graph.nodes, graph.output)
     graph, head = _cut_softmax(_drop_identities(graph, changes), changes)
-    while True:
-        smaller = _fold_one(graph, np.dtype(dtype), changes)
-        if smaller is None:
-            return Canonized(graph, head, tuple(changes))
-        graph = smaller
+    folding = _Folding(graph, np.dtype(dtype), changes)
+    while folding.fold_one():
+        pass
+    return Canonized(_rebuilt(graph, folding.nodes, graph.output), head, tuple(changes))
 
 
-def _rebuilt(graph: Graph, nodes: list[Node], output: str) -> Graph:
+def _rebuilt(graph: Graph, nodes: Iterable[Node], output: str) -> Graph:
     return Graph(graph.input, graph.input_shape, prune(output, nodes), output)
 
 
@@ -79,55 +80,84 @@ def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Softmax | Non
     return _rebuilt(graph, nodes, last.inputs[0]), last.op
 
 
-def _fold_one(graph: Graph, dtype: np.dtype[Any], changes: list[str]) -> Graph | None:
-    """Fold the first affine or padding operator that can be; None if there is none."""
-    for node in graph.nodes:
-        if isinstance(node.op, Pad):
-            smaller = _fold_padding(graph, node, node.op, changes)
-            if smaller is not None:
-                return smaller
-        if not isinstance(node.op, Affine):
-            continue
-        before = graph.producers.get(node.inputs[0])
-        if before is not None and len(graph.consumers[before.output]) == 1:
-            op = _after(before.op, node.op, graph.facts[node.output].shape, dtype)
-            if op is not None:
-                changes.append(f"{node.name}: folded into {before.name} before it")
-                return _merged(graph, before, node, Node(before.name, op, before.inputs, node.output))
-        readers = graph.consumers[node.output]
+class _Folding:
+    """A graph's nodes while they are folded into one another. The arrays that remain are the graph's own."""
+
+    def __init__(self, graph: Graph, dtype: np.dtype[Any], changes: list[str]) -> None:
+        self.graph = graph
+        self.dtype = dtype
+        self.changes = changes
+        self.nodes = list(graph.nodes)
+        self.producers = dict(graph.producers)
+        self.consumers = dict(graph.consumers)
+
+    def shape(self, array: str) -> tuple[int, ...]:
+        return self.graph.facts[array].shape
+
+    def fold_one(self) -> bool:
+        """Fold the first affine or padding operator that can be; False if there is none."""
+        for node in self.nodes:
+            if isinstance(node.op, Affine):
+                if self.fold_back(node, node.op) or self.fold_on(node, node.op):
+                    return True
+            elif isinstance(node.op, Pad) and self.fold_padding(node, node.op):
+                return True
+        return False
+
+    def fold_back(self, node: Node, affine: Affine) -> bool:
+        """Fold into the operator before it, if nothing else reads that one's output."""
+        before = self.producers.get(node.inputs[0])
+        if before is None or len(self.consumers[before.output]) != 1:
+            return False
+        op = _after(before.op, affine, self.shape(node.output), self.dtype)
+        if op is None:
+            return False
+        self.changes.append(f"{node.name}: folded into {before.name} before it")
+        self.merge(before, node, Node(before.name, op, before.inputs, node.output))
+        return True
+
+    def fold_on(self, node: Node, affine: Affine) -> bool:
+        """Fold into the operator after it, if that alone reads it."""
+        readers = self.consumers[node.output]
         # An affine operator on the network's input is its preprocessing: it stays, since folding it
         # would move the zero from which the first layer's contributions are counted.
-        if len(readers) == 1 and node.inputs[0] != graph.input and node.output != graph.output:
-            (after,) = readers
-            op = _before(node.op, after.op, graph.facts[node.output].shape, dtype)
-            if op is not None:
-                changes.append(f"{node.name}: folded into {after.name} after it")
-                return _merged(graph, node, after, Node(after.name, op, node.inputs, after.output))
-    return None
+        if len(readers) != 1 or node.inputs[0] == self.graph.input or node.output == self.graph.output:
+            return False
+        (after,) = readers
+        op = _before(affine, after.op, self.shape(node.output), self.dtype)
+        if op is None:
+            return False
+        self.changes.append(f"{node.name}: folded into {after.name} after it")
+        self.merge(node, after, Node(after.name, op, node.inputs, after.output))
+        return True
 
+    def fold_padding(self, node: Node, pad: Pad) -> bool:
+        """Let the convolution that alone reads a zero-padded array do the padding.
 
-def _fold_padding(graph: Graph, node: Node, pad: Pad, changes: list[str]) -> Graph | None:
-    """Let the convolution that alone reads a zero-padded array do the padding.
+        Padding that a layer does itself is no input of it, so it gets no relevance under the flat rules.
+        """
+        axes = len(pad.pads) // 2
+        readers = self.consumers[node.output]
+        if pad.value != 0 or pad.pads[0] or pad.pads[axes] or len(readers) != 1:
+            return False
+        (conv,) = readers
+        if not isinstance(conv.op, Conv):
+            return False
+        own = pad.pads[1:axes] + pad.pads[axes + 1 :]
+        op = replace(conv.op, pads=tuple(a + b for a, b in zip(conv.op.pads, own, strict=True)))
+        self.changes.append(f"{node.name}: folded into {conv.name} after it")
+        self.merge(node, conv, Node(conv.name, op, node.inputs, conv.output))
+        return True
 
-    Padding that a layer does itself is no input of it, so it gets no relevance under the flat rules.
-    """
-    axes = len(pad.pads) // 2
-    readers = graph.consumers[node.output]
-    if pad.value != 0 or pad.pads[0] or pad.pads[axes] or len(readers) != 1:
-        return None
-    (conv,) = readers
-    if not isinstance(conv.op, Conv):
-        return None
-    own = pad.pads[1:axes] + pad.pads[axes + 1 :]
-    op = replace(conv.op, pads=tuple(a + b for a, b in zip(conv.op.pads, own, strict=True)))
-    changes.append(f"{node.name}: folded into {conv.name} after it")
-    return _merged(graph, node, conv, Node(conv.name, op, node.inputs, conv.output))
-
-
-def _merged(graph: Graph, first: Node, second: Node, merged: Node) -> Graph:
-    """The graph with `first` gone and `merged` in the place of `second`."""
-    nodes = [merged if node is second else node for node in graph.nodes if node is not first]
-    return _rebuilt(graph, nodes, graph.output)
+    def merge(self, first: Node, second: Node, merged: Node) -> None:
+        """Take `first` out and put `merged` in the place of `second`."""
+        self.nodes.remove(first)
+        self.nodes[self.nodes.index(second)] = merged
+        del self.producers[first.output], self.consumers[first.output]
+        self.producers[merged.output] = merged
+        for name in merged.inputs:
+            readers = self.consumers[name]
+            self.consumers[name] = tuple(merged if node in (first, second) else node for node in readers)
 
 
 def _per_channel(affine: Affine, shape: tuple[int, ...], axis: int) -> tuple[Array, Array] | None:
@@ -159,15 +189,15 @@ def _after(op: Any, affine: Affine, shape: tuple[int, ...], dtype: np.dtype[Any]
     if channels is None:
         return None
     scale, shift = channels
-    weight = op.weight.astype(np.float64)
+    weight: Array
+    factors: Array
     if isinstance(op, ConvTranspose):  # (c, m / groups, …): channels come group by group
-        grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
-        per_group = scale.reshape(op.groups, 1, -1, *[1] * (weight.ndim - 2))
-        weight = (grouped * per_group).reshape(weight.shape)
+        weight = op.weight.reshape(op.groups, -1, len(scale) // op.groups, math.prod(op.weight.shape[2:]))
+        factors = scale.reshape(op.groups, 1, -1, 1)
     else:
-        weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-    bias = np.zeros(len(scale)) if op.bias is None else op.bias.astype(np.float64)
-    return replace(op, weight=weight.astype(dtype), bias=(bias * scale + shift).astype(dtype))
+        weight, factors = op.weight.reshape(len(scale), -1), scale.reshape(-1, 1)
+    bias = shift if op.bias is None else op.bias * scale + shift
+    return _replaced(op, _scaled(weight, factors, dtype), bias.astype(dtype))
 
 
 def _before(affine: Affine, op: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -180,15 +210,23 @@ def _before(affine: Affine, op: Any, shape: tuple[int, ...], dtype: np.dtype[Any
     scale, shift = channels
     if isinstance(op, Conv) and any(op.pads) and shift.any():
         return None
-    weight = op.weight.astype(np.float64)
-    if isinstance(op, Conv):  # (m, c / groups, …)
-        grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
-        tail = (1,) * (weight.ndim - 2)
-        moved = grouped * shift.reshape(op.groups, 1, -1, *tail)
-        added = moved.reshape(weight.shape).sum(axis=tuple(range(1, weight.ndim)))
-        weight = (grouped * scale.reshape(op.groups, 1, -1, *tail)).reshape(weight.shape)
-    else:
-        added = weight @ shift
-        weight = weight * scale
-    bias = added if op.bias is None else op.bias.astype(np.float64) + added
-    return replace(op, weight=weight.astype(dtype), bias=bias.astype(dtype))
+    groups = op.groups if isinstance(op, Conv) else 1
+    weight = op.weight.reshape(groups, -1, len(scale) // groups, math.prod(op.weight.shape[2:]))
+    factors, shifts = scale.reshape(groups, 1, -1, 1), shift.reshape(groups, -1)
+    added = np.einsum("gmct,gc->gm", weight, shifts, dtype=np.float64, casting="same_kind").reshape(-1)
+    bias = added if op.bias is None else op.bias + added
+    return _replaced(op, _scaled(weight, factors, dtype), bias.astype(dtype))
+
+
+def _scaled(weight: Array, factors: Array, dtype: np.dtype[Any]) -> Array:
+    """`weight · factors`, computed in float64 and rounded to `dtype`."""
+    # Given a place for the result, NumPy converts piece by piece: no doubles in as many places as weights.
+    result = np.empty(weight.shape, dtype)
+    return np.multiply(weight, factors, out=result, dtype=np.float64, casting="same_kind")
+
+
+def _replaced(op: Any, weight: Array, bias: Array) -> Any:
+    """The operator with other weights, given in any shape."""
+    for array in (weight, bias):
+        array.flags.writeable = False  # so that the operator need not copy it
+    return replace(op, weight=weight.reshape(op.weight.shape), bias=bias)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -23,10 +24,22 @@ class Conservation(Sequence[ConservationRow]):
     """The conservation ledger: one row per node, from the output back to the input.
 
     A sequence of `ConservationRow`; printed, a table.
+
+    Parameters
+    ----------
+    rows : iterable of ConservationRow, or a function that makes them
+        A function is called when the rows are looked at first.
     """
 
-    def __init__(self, rows: Sequence[ConservationRow]) -> None:
-        self._rows = tuple(rows)
+    def __init__(self, rows: Iterable[ConservationRow] | Callable[[], Iterable[ConservationRow]]) -> None:
+        self._source = rows
+
+    @cached_property
+    def _rows(self) -> tuple[ConservationRow, ...]:
+        return tuple(self._source() if callable(self._source) else self._source)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Conservation, (self._rows,)  # rows are less than what they are made of
 
     @overload
     def __getitem__(self, index: int) -> ConservationRow: ...

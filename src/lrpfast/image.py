@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 # JPEG's defaults smear the single coloured pixels that heatmaps consist of.
-JPEG_OPTIONS = {"quality": 95, "subsampling": 0}
+SAVING = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {"compress_level": 3}}
+"""Options per format. Heatmaps are hardly smaller on PNG's higher levels, which take three times as long."""
 
 
 def heatmap(relevance: ArrayLike, channel_axis: int | Literal["auto"] | None = "auto") -> Heat:
@@ -273,14 +274,16 @@ def save(image: Image.Image, path: str | os.PathLike[str]) -> None:
     from PIL import Image
 
     path = Path(path)
-    kind = Image.registered_extensions().get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    Image.preinit()  # the common formats; the others take long to import
+    kind = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
     if kind not in Image.SAVE:
         raise OutputError(
             f"cannot write {str(path)!r}: {path.suffix!r} is no format for pictures; use .png or .jpg"
         )
     buffer = io.BytesIO()
     try:
-        image.save(buffer, kind, **(JPEG_OPTIONS if kind == "JPEG" else {}))
+        image.save(buffer, kind, **SAVING.get(kind, {}))
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"cannot write {str(path)!r} as {kind}: {error}; use .png") from error
     with whole_file(path) as file:

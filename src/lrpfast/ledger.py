@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from .errors import NonFiniteError
 
 Numbers = NDArray[np.float64]
+
+_QUIET = partial(np.errstate, over="ignore", invalid="ignore")  # what is not finite is refused in words
 
 SUMS, PARTS = 2, 4
 """How many numbers a sample there are of the sums of an array, and in a node's own ledger."""
@@ -105,7 +109,22 @@ class Books:
         """Bytes per sample."""
         return 8 * (PARTS * self.ledgers + SUMS * self.sums)
 
-    def settle(self, numbers: Numbers, n: int) -> tuple[ConservationRow, ...]:
+    def settled(self, numbers: Numbers, n: int) -> Callable[[], tuple[ConservationRow, ...]]:
+        """The ledger of a run with `n` samples, to be made when somebody asks for it.
+
+        Raises
+        ------
+        NonFiniteError
+            As `rows`, but at once.
+        """
+        make = partial(self.rows, numbers.copy(), n)
+        with _QUIET():
+            size = np.abs(numbers).sum()
+        if not math.isfinite(size):  # if it is, so is every sum of some of the numbers
+            make()
+        return make
+
+    def rows(self, numbers: Numbers, n: int) -> tuple[ConservationRow, ...]:
         """Make the ledger out of the numbers of a run with `n` samples.
 
         Raises
@@ -116,19 +135,20 @@ class Books:
         rows, which, arrived, ledgers = self._index
         split = n * PARTS * self.ledgers
         parts = np.zeros((self.ledgers + 1, PARTS))  # the last for nodes without a ledger
-        numbers[:split].reshape(self.ledgers, n, PARTS).sum(axis=1, out=parts[:-1])
-        sums = numbers[split:].reshape(self.sums, n, SUMS).sum(axis=1)
-        left = np.asarray(np.bincount(rows, self._signs * sums[which, 0], len(self.accounts)), np.float64)
-        if not np.isfinite(left).all():
-            self._refuse(left)
-        r_in, size = sums[arrived].T
-        covered, bias, stabilizer, dead = parts[ledgers].T
-        gap = r_in - covered
-        small = np.abs(gap) <= 1e-14 * size  # the sums' own rounding
-        dead = dead + np.where(small | (ledgers == self.ledgers), 0, gap)
-        rest = r_in - left - bias - stabilizer - dead
-        unexplained = np.divide(rest, size, out=np.zeros_like(rest), where=size != 0)
-        columns = np.stack([r_in, left, bias, stabilizer, dead, unexplained], axis=1).tolist()
+        with _QUIET():
+            numbers[:split].reshape(self.ledgers, n, PARTS).sum(axis=1, out=parts[:-1])
+            sums = numbers[split:].reshape(self.sums, n, SUMS).sum(axis=1)
+            left = np.asarray(np.bincount(rows, self._signs * sums[which, 0], len(self.accounts)), np.float64)
+            if not np.isfinite(left).all():
+                self._refuse(left)
+            r_in, size = sums[arrived].T
+            covered, bias, stabilizer, dead = parts[ledgers].T
+            gap = r_in - covered
+            small = np.abs(gap) <= 1e-14 * size  # the sums' own rounding
+            dead = dead + np.where(small | (ledgers == self.ledgers), 0, gap)
+            rest = r_in - left - bias - stabilizer - dead
+            unexplained = np.divide(rest, size, out=np.zeros_like(rest), where=size != 0)
+            columns = np.stack([r_in, left, bias, stabilizer, dead, unexplained], axis=1).tolist()
         return tuple(_row(account, line) for account, line in zip(self.accounts, columns, strict=True))
 
     def _refuse(self, left: Numbers) -> None:

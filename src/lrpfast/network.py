@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from .canonize import Canonized, canonize
 from .errors import InputError, ModelError, NonFiniteError
 from .graph import Graph
 from .lower import lower
-from .ops.base import Array, Op
+from .ops.base import Array
+from .original import Original
 from .plan import Plan
 
 
@@ -31,69 +31,82 @@ class Network:
         network takes the shape of the first array it meets, or the one that `at` is given.
     name : str, default "network"
         Shown in reports.
+    read : callable, optional
+        Makes the same graph again. If there is one, the weights that canonisation replaces are not held.
 
     Attributes
     ----------
     name : str
     graph : Graph
+        What came from a file may have to be read again; `ModelError` says if the file has changed.
     input_shape, output_shape : tuple of int
         Of one sample.
     """
 
-    def __init__(self, graph: Graph | Callable[[tuple[int, ...]], Graph], name: str = "network") -> None:
+    def __init__(
+        self,
+        graph: Graph | Callable[[tuple[int, ...]], Graph],
+        name: str = "network",
+        read: Callable[[], Graph] | None = None,
+    ) -> None:
         self.name = name
-        self._graph = graph
+        self._original = Original(graph, read) if isinstance(graph, Graph) else None
+        self._make = None if isinstance(graph, Graph) else graph
         self._lock = threading.Lock()
         self._bound: dict[tuple[int, ...], Network] = {}
         self._canonized: dict[np.dtype[Any], Canonized] = {}
-        self._plans: dict[tuple[Any, ...], Plan] = {}
-        self._hash = ""
+        self._plans: dict[tuple[str, np.dtype[Any]], tuple[Plan, Canonized]] = {}
 
     @property
-    def graph(self) -> Graph:
-        if not isinstance(self._graph, Graph):
+    def original(self) -> Original:
+        """The network as it was described, by what is known of it without its weights."""
+        if self._original is None:
             raise ModelError(
                 f"{self.name!r} does not know the shape of its input yet; give input_shape=, or call "
                 ".at(shape of one sample)"
             )
-        return self._graph
+        return self._original
+
+    @property
+    def graph(self) -> Graph:
+        return self.original.graph()
 
     @property
     def is_bound(self) -> bool:
         """Whether the shape of the input is known."""
-        return isinstance(self._graph, Graph)
+        return self._original is not None
 
     def at(self, input_shape: tuple[int, ...]) -> Network:
         """The network for samples of `input_shape`; itself if its shape is fixed."""
-        if isinstance(self._graph, Graph):
+        if self._make is None:
             return self
         with self._lock:
             if input_shape not in self._bound:
-                self._bound[input_shape] = Network(self._graph(input_shape), self.name)
+                self._bound[input_shape] = Network(self._make(input_shape), self.name)
             return self._bound[input_shape]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        return self.graph.input_shape
+        return self.original.input_shape
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        return self.graph.output_shape
+        return self.original.output_shape
 
     def __repr__(self) -> str:
-        if not isinstance(self._graph, Graph):
+        if self._original is None:
             return f"<Network {self.name!r}: its shape comes with its input>"
-        return (
-            f"<Network {self.name!r}: {len(self.graph.nodes)} nodes, "
-            f"{self.input_shape} -> {self.output_shape}>"
-        )
+        return f"<Network {self.name!r}: {self._original.nodes} nodes, {self.input_shape} -> {self.output_shape}>"
 
     def canonized(self, dtype: Any = np.float32) -> Canonized:
         """The network as rules are applied to it (computed once per dtype)."""
         key = np.dtype(dtype)
         with self._lock:
             if key not in self._canonized:
-                self._canonized[key] = canonize(self.graph, key)
+                original = self.original
+                original.expect_release()
+                self._canonized[key] = canonize(original.graph(), key)
+                original.release(self._canonized[key].graph)
             return self._canonized[key]
 
     def canonization_error(self, x: Array | None = None, dtype: Any = np.float32) -> float:
@@ -141,62 +154,60 @@ class Network:
         NonFiniteError
             `x` or the output holds NaN or infinity.
         """
-        if not isinstance(self._graph, Graph):
+        if self._original is None:
             bound = self.at(as_array("x", x).shape[1:])
             return bound.predict(x, backend=backend, threads=threads, dtype=dtype)
         kernels, dtype, threads = backends.get(backend), real_dtype(dtype), thread_count(threads)
         x = check_input(self, x, dtype)
-        canonized = self.canonized(dtype)
-        key = (kernels.name, dtype)
-        with self._lock:
-            if key not in self._plans:
-                self._plans[key] = lower(canonized.graph, None, kernels, dtype)
-            plan = self._plans[key]
+        plan, canonized = self._plan(kernels, dtype)
         with kernels.limit_threads(threads), plan.workspace(len(x)) as run:
             output = run.forward(x)
         check_output(canonized.graph, x, output)
         return output if canonized.head is None else canonized.head.forward(output)
 
+    def _plan(self, kernels: Any, dtype: np.dtype[Any]) -> tuple[Plan, Canonized]:
+        """The plan that predicts."""
+        key = (kernels.name, dtype)
+        found = self._plans.get(key)
+        if found is None:
+            canonized = self.canonized(dtype)
+            with self._lock:
+                if key not in self._plans:
+                    self._plans[key] = lower(canonized.graph, None, kernels, dtype), canonized
+                found = self._plans[key]
+        return found
+
     @property
     def hash(self) -> str:
         """SHA-256 of the network's structure and weights, in hexadecimal."""
-        if not self._hash:
-            import hashlib  # not needed to predict, and not free to import
-
-            digest = hashlib.sha256(repr((self.graph.input, self.graph.input_shape)).encode())
-            for node in self.graph.nodes:
-                digest.update(repr((node.name, type(node.op).__name__, node.inputs, node.output)).encode())
-                for name, value in _attributes(node.op):
-                    if isinstance(value, np.ndarray):
-                        digest.update(repr((name, value.shape, value.dtype.str)).encode())
-                        digest.update(np.ascontiguousarray(value).data)
-                    else:
-                        digest.update(repr((name, value)).encode())
-            self._hash = digest.hexdigest()
-        return self._hash
+        return self.original.hash
 
 
-def _attributes(op: Op) -> list[tuple[str, Any]]:
-    return [(f.name, getattr(op, f.name)) for f in fields(op)]  # type: ignore[arg-type]
+_FLOAT32 = np.dtype(np.float32)
+_REAL = frozenset((_FLOAT32, np.dtype(np.float64)))
 
 
 def real_dtype(dtype: Any) -> np.dtype[Any]:
     """`dtype`, which must be one of the two that the kernels are made for."""
+    if dtype is np.float32:
+        return _FLOAT32
     try:
         real: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         raise InputError(f"dtype is {dtype!r}; expected float32 or float64") from None
-    if real not in (np.float32, np.float64):
+    if real not in _REAL:
         raise InputError(f"dtype is {real}; expected float32 or float64")
     return real
 
 
 def thread_count(threads: Any) -> int | None:
     """`threads`, which must be None or a whole number."""
+    if threads is None:
+        return None
     whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
-    if threads is not None and not (whole and threads >= 1):
+    if not (whole and threads >= 1):
         raise InputError(f"threads is {threads!r}; expected a whole number ≥ 1, or None for all")
-    return None if threads is None else int(threads)
+    return int(threads)
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -215,10 +226,14 @@ def as_array(name: str, value: Any) -> Array:
 
 def as_finite(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     """`array`, C-contiguous and of `dtype`; raises `NonFiniteError` if it holds NaN or infinity."""
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array, dtype)
-    wrong = ~np.isfinite(array)
-    if wrong.any():
+    if array.dtype == dtype:
+        array = np.ascontiguousarray(array)
+    else:
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype)
+    finite = np.isfinite(array)
+    if not finite.all():
+        wrong = ~finite
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise NonFiniteError(
             f"{name} holds {array[where]} at index {where} ({int(wrong.sum())} such values in all); "

@@ -52,17 +52,9 @@ class Plan(Draft):
         passes = _programs(self.forward, self.backend), _programs(self.vjp, self.backend)
         object.__setattr__(self, "_passes", passes)
 
-    @contextmanager
-    def workspace(self, n: int) -> Iterator[Workspace]:
-        """Memory for a run with `n` samples; what it holds is lost at the end."""
-        workspace = self._take(n)
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are looked for afterwards
-                yield workspace
-        finally:
-            with self._lock:
-                if len(self._free) < KEPT_WORKSPACES and workspace.memory.nbytes <= KEPT_BYTES:
-                    self._free.append(workspace)
+    def workspace(self, n: int) -> Lease:
+        """Memory for a run with `n` samples, for the time of a `with`; what it holds is lost at the end."""
+        return Lease(self, n)
 
     @contextmanager
     def timed_workspace(self, n: int) -> Iterator[TimedWorkspace]:
@@ -70,7 +62,8 @@ class Plan(Draft):
         with self.workspace(n) as workspace:
             yield TimedWorkspace(self, n, workspace.memory)
 
-    def _take(self, n: int) -> Workspace:
+    def take(self, n: int) -> Workspace:
+        """A workspace of nobody else's."""
         with self._lock:
             for i, workspace in enumerate(self._free):
                 if workspace.n == n:
@@ -78,6 +71,32 @@ class Plan(Draft):
             memory = self._free.pop().memory if self._free else np.empty(0, np.uint8)
         needed = n * self.bytes_per_sample + ALIGNMENT
         return Workspace(self, n, memory if memory.nbytes >= needed else np.empty(needed, np.uint8))
+
+    def give_back(self, workspace: Workspace) -> None:
+        """Keep a workspace for the next run, if it is not too large."""
+        with self._lock:
+            if len(self._free) < KEPT_WORKSPACES and workspace.memory.nbytes <= KEPT_BYTES:
+                self._free.append(workspace)
+
+
+class Lease:
+    """A workspace for the time of a `with`; a class, since that costs less per run than a generator."""
+
+    def __init__(self, plan: Plan, n: int) -> None:
+        self._plan = plan
+        self._n = n
+
+    def __enter__(self) -> Workspace:
+        self._workspace = self._plan.take(self._n)
+        self._quiet = np.errstate(
+            over="ignore", invalid="ignore"
+        )  # infinity and NaN are looked for afterwards
+        self._quiet.__enter__()
+        return self._workspace
+
+    def __exit__(self, *error: Any) -> None:
+        self._quiet.__exit__(*error)
+        self._plan.give_back(self._workspace)
 
 
 class Workspace:
@@ -128,7 +147,11 @@ class Workspace:
 
     def settle(self) -> tuple[ConservationRow, ...]:
         """The conservation ledger, after `vjp`; raises `NonFiniteError` if relevance is not finite."""
-        return self._books.settle(self._numbers, self.n)
+        return self.settled()()
+
+    def settled(self) -> Callable[[], tuple[ConservationRow, ...]]:
+        """As `settle`, but a function that makes the ledger, when it is wanted; it outlives the run."""
+        return self._books.settled(self._numbers, self.n)
 
     def _bound(self, step: Any, plan: Plan, arena: Memory, n: int) -> Callable[[], Any]:
         return _bound(step, plan, arena, n)

@@ -64,21 +64,24 @@ class View:
         return memory.reshape(n * self.rows, *self.shape)
 
 
+_PARTS = {kind: tuple(f.name for f in fields(kind)) for kind in (Ending, Quotient)}  # lowering asks often
+
+
 def views(value: Any) -> Iterator[View]:
     """All views in an argument of a kernel."""
     if isinstance(value, View):
         yield value
-    elif isinstance(value, (Ending, Quotient)):
-        for f in fields(value):
-            yield from views(getattr(value, f.name))
+    elif type(value) in _PARTS:
+        for name in _PARTS[type(value)]:
+            yield from views(getattr(value, name))
 
 
 def mapped(value: Any, change: Callable[[View], Any]) -> Any:
     """An argument of a kernel with each view changed."""
     if isinstance(value, View):
         return change(value)
-    if isinstance(value, (Ending, Quotient)):
-        return replace(value, **{f.name: mapped(getattr(value, f.name), change) for f in fields(value)})
+    if type(value) in _PARTS:
+        return type(value)(*(mapped(getattr(value, name), change) for name in _PARTS[type(value)]))
     return value
 
 

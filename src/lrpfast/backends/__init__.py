@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
 from types import ModuleType
 
 from ..errors import BackendError
@@ -27,6 +28,8 @@ _CURES = {
 }
 
 _num_threads: int | None = None
+_ready: dict[str, ModuleType] = {}  # the backends that have been asked for and can run
+_lock = threading.Lock()
 
 
 def available() -> dict[str, str]:
@@ -74,14 +77,18 @@ def _first(name: str) -> ModuleType | None:
 
 def _try(name: str) -> tuple[ModuleType | None, str]:
     """The backend, or None and the reason; a wrong `LRPFAST_TARGET` is nobody's reason to go on."""
+    if name in _ready:
+        return _ready[name], ""
     try:
         module = importlib.import_module(f".{_MODULES[name]}", __name__)
     except ImportError as error:
         if name == "native" and importlib.util.find_spec("lrpfast._core") is None:
             return None, "this installation was built without the C++ kernels"
         return None, str(error)
-    if hasattr(module, "set_num_threads"):
-        module.set_num_threads(get_num_threads())
+    with _lock:
+        if hasattr(module, "set_num_threads"):
+            module.set_num_threads(get_num_threads())
+        _ready[name] = module
     return module, ""
 
 
@@ -115,11 +122,12 @@ def set_num_threads(n: int) -> None:
     global _num_threads
     if n < 1:
         raise ValueError(f"set_num_threads: n is {n}, expected at least 1")
-    _num_threads = n
-    for name in _MODULES:
-        module = _loaded(name)
-        if module is not None and hasattr(module, "set_num_threads"):
-            module.set_num_threads(n)
+    with _lock:
+        _num_threads = n
+        for name in _MODULES:
+            module = _loaded(name)
+            if module is not None and hasattr(module, "set_num_threads"):
+                module.set_num_threads(n)
 
 
 def _loaded(name: str) -> ModuleType | None:

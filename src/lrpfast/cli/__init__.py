@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import click
 
 from .._version import __version__
-from .bench import bench
 from .console import colors_wanted, report
-from .demo import demo
-from .doctor import doctor
-from .explain import explain
-from .lists import composites, rules
-from .model import check, inspect
 
 HELP = """Why did the network say that? Layer-wise relevance propagation from an ONNX file to a heatmap.
 
@@ -44,12 +41,20 @@ HELP = """Why did the network say that? Layer-wise relevance propagation from an
     """
 
 
+COMMANDS = {
+    "explain": "explain", "check": "model", "inspect": "model", "composites": "lists", "rules": "lists",
+    "bench": "bench", "doctor": "doctor", "demo": "demo",
+}  # fmt: skip
+"""The commands, in the order in which one needs them, and the files that they are in."""
+
+
 class Lrpfast(click.Group):
-    """A group that reports every error as words and an exit code."""
+    """A group that imports a command when it is asked for, and reports every error as words and an exit code."""
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> Any:
+        gc.set_threshold(10_000)  # a command makes many objects that last, and soon ends
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, ValueError):
                 stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -61,7 +66,13 @@ class Lrpfast(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order in which one needs them
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f".{COMMANDS[cmd_name]}", __name__), cmd_name)
+        return command
 
 
 @click.group("lrpfast", cls=Lrpfast, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,5 +81,4 @@ def main() -> None:
     pass
 
 
-for _command in (explain, check, inspect, composites, rules, bench, doctor, demo):
-    main.add_command(_command)
+atexit.register(gc.freeze)  # what is there when the program ends need not be searched for cycles

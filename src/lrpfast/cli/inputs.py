@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ class Sample:
         Unique among the samples; output files are called by it.
     read : callable
         Gives the network's input, without a batch axis, and what it looks like (None if it is no picture).
-        Pictures are read again each time, so that many of them need no memory.
+        Of several pictures each is read again each time, so that many of them need no memory.
     array : str or None
         Which array of an .npz file it is in.
     index : int or None
@@ -93,7 +94,7 @@ def find_samples(
             if Path(file).suffix.lower() in ARRAYS:
                 found = list(_samples_of_arrays(file, network))
             else:
-                found = [_sample_of_image(file, network, preprocessing)]
+                found = [_sample_of_image(file, network, preprocessing, keep=len(files) == 1)]
             for sample in found:
                 check_input(network, sample.read()[0][None], np.dtype(dtype))
         except LrpfastError as error:
@@ -108,10 +109,11 @@ def is_array_file(file: str) -> bool:
     return Path(file).suffix.lower() in ARRAYS
 
 
-def _sample_of_image(file: str, network: Network, preprocessing: Preprocessing) -> Sample:
-    return Sample(
-        file, Path(file).stem, lambda: prepare(read_image(file), network.input_shape, preprocessing)
-    )
+def _sample_of_image(file: str, network: Network, preprocessing: Preprocessing, keep: bool) -> Sample:
+    def read() -> tuple[Array, Image | None]:
+        return prepare(read_image(file), network.input_shape, preprocessing)
+
+    return Sample(file, Path(file).stem, cache(read) if keep else read)
 
 
 def _samples_of_arrays(file: str, network: Network) -> Iterator[Sample]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,7 +44,7 @@ class _Convolution(Linear):
             if self.bias.shape != (self.channels_out,):
                 raise ModelError(f"bias has shape {self.bias.shape}; expected ({self.channels_out},)")
 
-    @property
+    @cached_property
     def windows(self) -> Windows:
         """The geometry."""
         return Windows(self.weight.shape[2:], self.strides, self.pads, self.dilations)
