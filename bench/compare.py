@@ -13,7 +13,7 @@ onnxruntime
 predict
     lrpfast's inference;
 explain
-    lrpfast's explanation: inference, relevance and conservation ledger;
+    lrpfast's explanation: inference, relevance and the numbers of the conservation ledger;
 numba
     the same on the Numba backend, with --numba;
 zennit, captum
@@ -43,7 +43,18 @@ import numpy as np
 from chart import draw
 from contestants import PEERS, Answer, Contest, contest
 from processes import process_rows
-from report import HEADER, Row, line, notes, preset_table, process_table, speedup_table, table, update
+from report import (
+    HEADER,
+    Row,
+    line,
+    notes,
+    preset_table,
+    process_table,
+    short_table,
+    speedup_table,
+    table,
+    update,
+)
 from subjects import Array, subject
 
 from lrpfast.benchmark import machine, prediction_error, take_turns
@@ -64,6 +75,9 @@ what arrived at a node; and what is found at the output and the input of the net
 as a share of Σ|R|.
 """
 
+
+OURS = ("onnxruntime", "predict", "explain")
+"""Whose number of turns is `--repeats`."""
 
 BRIEF, MORE_TURNS = 0.01, 5
 """Contestants have so many times as many turns where an explanation takes less than so many seconds."""
@@ -86,7 +100,7 @@ def measure(name: str, batch: int, threads: int, composite: str, options: argpar
         field.calls["explain"]()
         more = MORE_TURNS if time.perf_counter() - began < BRIEF else 1
         turns = {
-            peer: more * (options.peer_repeats if peer in PEERS else options.repeats) for peer in field.calls
+            name: more * (options.repeats if name in OURS else options.peer_repeats) for name in field.calls
         }
         seconds = take_turns(field.calls, turns, check)
     memory = batch * net.plan(composite).bytes_per_sample
@@ -146,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
         type=positive,
         metavar="N",
         default=3,
-        help="turns of zennit and captum (default: 3)",
+        help="turns of the others (default: 3)",
     )
     add("--processes", action="store_true", help="also start whole processes: their time and peak memory")
     add("--load", type=Path, metavar="JSON", help="report what an earlier run wrote instead of measuring")
@@ -195,15 +209,16 @@ def main() -> None:
         print("\n".join([HEADER, *map(line, rows)]))
     blocks = {
         "bench": table(result, rows),
+        "bench-short": short_table(result, rows),
         "bench-threads": speedup_table(rows),
         "bench-presets": preset_table(rows),
         "bench-processes": process_table(result["processes"]),
     }
     blocks = {name: block for name, block in blocks.items() if block}
     print("", *notes(result, rows), sep="\n")
-    for name, block in blocks.items():
-        if name != "bench":
-            print("", *block, sep="\n")
+    for name in ("bench-threads", "bench-presets", "bench-processes"):
+        if name in blocks:
+            print("", *blocks[name], sep="\n")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     if options.chart:

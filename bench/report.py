@@ -94,7 +94,7 @@ def notes(result: dict[str, Any], rows: Sequence[Row]) -> list[str]:
     worst = {kind: max(row.errors[kind] for row in rows) for kind in rows[0].errors}
     said = [
         f"onnxruntime: inference of the whole batch, median of {result['repeats']} turns; the others as multiples "
-        f"of it. zennit and captum had {result['peer_repeats']} turns.",
+        f"of it. The contestants after explain had {result['peer_repeats']} turns.",
         f"Predictions differ from onnxruntime's by at most {worst['prediction']:.0e} of the largest output, relevance "
         f"from zennit's by {worst['zennit']:.0e} (relative L2 distance, the worst sample's); "
         f"{worst['unexplained']:.0e} of the relevance is unexplained at most.",
@@ -134,6 +134,18 @@ def table(result: dict[str, Any], rows: Sequence[Row]) -> list[str]:
     columns = ("network", "batch", "threads", "onnxruntime", *shown, "faster than zennit")
     lines = markdown(columns, 1, (cells(row, shown) for row in main))
     return [setting(result), "", *lines, "", *listed(notes(result, main))]
+
+
+def short_table(result: dict[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Of each network the first line alone, without notes."""
+    first = {row.network: row for row in reversed(rows) if row.composite == result["composite"]}
+    chosen = [row for row in rows if first.get(row.network) is row]
+    columns = ("network", "batch", "threads", "onnxruntime", *SHORT)
+    lines = (cells(row, SHORT)[:-1] for row in chosen)
+    return [setting(result), "", *markdown(columns, 1, lines)]
+
+
+SHORT = ("predict", "explain", "zennit")
 
 
 def speedup_table(rows: Sequence[Row]) -> list[str]:
