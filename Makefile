@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml CMakeLists.txt $(shell find csrc src -type f -not -name '*.pyc' -not -name '*.so')
 
+NETWORKS = vgg16 resnet50 mobilenet_v2 efficientnet_lite0 mlp
 PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
 
 .PHONY: demo test quick lint bench clean
@@ -25,13 +26,13 @@ lint: $(VENV)/.tools
 	$(BIN)/mypy
 
 # The machine's limits; the table against onnxruntime, zennit and captum; where the time goes; then every kernel, and
-# one layer with each rule. BENCH_ARGS="--networks mlp --repeats 1" measures less, PYTEST_ARGS="-k conv" too.
+# one layer with each rule. NETWORKS=mlp BENCH_ARGS="--repeats 1" PYTEST_ARGS="-k gemm" measure less.
 bench: $(VENV)/.bench
 	mkdir -p build/bench
 	$(BIN)/python bench/roofline.py --json build/bench/roofline.json
-	$(BIN)/python bench/compare.py --composite $(PRESETS) --numba --processes \
+	$(BIN)/python bench/compare.py --networks $(NETWORKS) --composite $(PRESETS) --numba --processes \
 		--json build/bench/compare.json --chart build/bench/compare.png $(BENCH_ARGS)
-	$(BIN)/python bench/where.py
+	$(BIN)/python bench/where.py --networks $(NETWORKS)
 	$(BIN)/python -m pytest bench -m "not networks" --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=build/bench/kernels.json $(PYTEST_ARGS)
 

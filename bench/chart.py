@@ -22,7 +22,7 @@ Group = tuple[str, int]
 
 HEIGHT = 0.19  # inches of a bar
 GAP = 0.7  # bars between groups
-TICKS = (1, 2, 5, 10, 20, 50, 100)
+TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def draw(result: dict[str, Any], rows: Sequence[Row], path: Path) -> None:
@@ -51,7 +51,14 @@ def draw(result: dict[str, Any], rows: Sequence[Row], path: Path) -> None:
         axis.set_title(f"{threads} thread{'s' * (threads > 1)}", fontsize=10, loc="left")
         axis.set_xlabel("time in inferences of onnxruntime (the line is one; logarithmic)", fontsize=9)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=len(shown), loc="outside upper center", frameon=False, fontsize=9)
+    figure.legend(
+        handles,
+        labels,
+        ncols=len(shown) if len(panels) > 1 else 3,
+        loc="outside upper center",
+        frameon=False,
+        fontsize=9,
+    )
     about = f"{result['composite']}, float32, {result['machine']['cpu']}, {result['machine']['backend']}"
     figure.supxlabel(about, fontsize=7, color="0.4")
     figure.savefig(path, dpi=160)
