@@ -121,7 +121,7 @@ def gemm(kernel: str, ending: str, lanes: int, n: int, k: int, m: int) -> Call:
 def conv(kernel: str, ending: str, lanes: int, c: int, m: int, side: int, taps: int, stride: int) -> Call:
     x, z, geometry = windows(side, taps, stride, taps // 2)
     arguments = linear(kernel, ending, (1, c, *x), (1, m, *z), min(c, lanes), lanes)
-    rest = {"w": normal(m, c, 1, taps, taps), "groups": 1, "exact": ending == "divided"}
+    rest = {"w": normal(m, c, 1, taps, taps), "groups": 1, "other_part": None, "exact": ending == "divided"}
     return Call(arguments | geometry | rest, 2 * m * c * taps**2 * int(np.prod(z)))
 
 

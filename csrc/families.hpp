@@ -137,7 +137,8 @@ struct Family<Gemm> {
 template <>
 struct Family<Conv> {
     static std::vector<const char*> parameters() {
-        return {"src", "w", "strides", "pads", "dilations", "groups", "src_part", "w_part", "exact", "end"};
+        return {"src", "w", "strides", "pads", "dilations", "groups", "src_part", "w_part", "other_part",
+                "exact", "end"};
     }
 
     template <class T>
@@ -157,6 +158,13 @@ struct Family<Conv> {
         to.windows =
             read_windows(in, forward ? src : out, forward ? out : src, {{w[2], w[3], w[4]}});
         to.exact = in.flag("exact");
+        to.by_sign = in.has("other_part");
+        if (to.by_sign) {
+            to.other_part = in.part<T>("other_part");
+            in.require(in.has("end.times"), "other_part is given, but end.times is None");
+            for (const std::string path : {"end.bias", "end.kept"})
+                in.require(!in.has(path), path + " and other_part are given, expected at most one of them");
+        }
         in.count(src[0], to.n);
         read_linear(in, to, src, w, out, of_out);
     }

@@ -74,6 +74,8 @@ struct Conv : Linear<T> {
     const T* panels;       // w, packed by `fill_panels` of the table; null: the kernel packs it itself
     Size n, m, c, groups;  // x has c channels, z has m
     Size src_lanes, out_lanes;
+    bool by_sign;          // where `end.times` is not positive other_part stands for w_part
+    Part<T> other_part;
     bool exact;  // sums of zeros have to be zero: no form that makes them out of rounded differences
 };
 

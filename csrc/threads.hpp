@@ -24,7 +24,7 @@ int limit_threads(int count);
 /// The threads that a call made by this thread may use.
 int usable_threads();
 
-enum class Scratch { source, parted, inputs, totals, filters, result, weights, places, sums, count_ };
+enum class Scratch { source, parted, inputs, totals, filters, result, others, weights, other_weights, places, sums, count_ };
 
 /// Memory of the calling thread, aligned to 64 bytes, kept for the next call; its content is undefined.
 /// Each use has a block of its own, valid until the same thread asks for the same use again.

@@ -260,9 +260,13 @@ def conv_case(
     src_lanes, out_lanes = (lanes_for(groups * count, lanes, make.choose) for count in (of_src, of_out))
     arguments = make.linear(
         make.blocked((n, groups * of_src, *src), src_lanes), make.array(groups * m, c, *window.taps),
-        (n, groups * of_out, *out), out_lanes, **window.geometry(), groups=groups, exact=exact,
+        (n, groups * of_out, *out), out_lanes, **window.geometry(), groups=groups, other_part=None, exact=exact,
     )  # fmt: skip
-    return Case(kernel, arguments)
+    case = Case(kernel, arguments)
+    if arguments["end"].times is None or not make.choose([False, True]):
+        return case
+    by_sign = case.with_ending(bias=None, kept=None)
+    return Case(kernel, {**by_sign.arguments, "other_part": make.part()})
 
 
 def depthwise_case(kernel: str, make: Maker, lanes: int, n: int, c: int, window: Windows) -> Case:

@@ -91,7 +91,8 @@ def products(plan: Plan, case: Case) -> tuple[int, int]:
     counts = {"forward": 0, "vjp": 0}
     for step in plan.vjp:
         if step.node == "layer" and isinstance(step, KernelCall) and step.kernel.startswith(f"{kind}_"):
-            counts[step.kernel.removeprefix(f"{kind}_")] += 1
+            by_sign = step.arguments.get("other_part") is not None
+            counts[step.kernel.removeprefix(f"{kind}_")] += 2 if by_sign else 1
     return counts[direction], counts[transposed[direction]]
 
 

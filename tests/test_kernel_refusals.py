@@ -218,6 +218,7 @@ SMALL: Mapping[str, Any] = {
         "groups is 1.5, expected a whole number": {"groups": 1.5},
         "src has shape .* expected 2 blocks for 20 channels in 16 lanes": {"groups": 1},
         "exact is 'yes', expected True or False": {"exact": "yes"},
+        "other_part is .*expected two numbers": {"other_part": (1.0,)},
         "src has shape .*, expected 16 lanes, or one block of fewer": {
             "src": np.zeros((3, 5, 1, 7, 6, 8), F32)
         },
@@ -278,6 +279,11 @@ def test_endings(kernel: str) -> None:
     )
     refused(case.with_ending(plus_factor=None), "end.plus_factor is None, expected a number", TypeError)
     before = np.empty_like(case.arguments["end"].out)
+    if "other_part" in case.arguments:
+        by_sign = with_arguments(case.with_ending(bias=None, quotient=None), other_part=(1.0, 0.0))
+        refused(by_sign.with_ending(times=None), "other_part is given, but end.times is None")
+        refused(by_sign.with_ending(kept=before), "end.kept and other_part are given, expected at most one of them")
+        case = with_arguments(case, other_part=None)
     refused(case.with_ending(plus=None, kept=before), "end has kept, but neither plus nor a clamp")
     clamped = case.with_ending(clamp=(1.0, 0.0, 1.0), quotient=None, kept=before)
     call(clamped)

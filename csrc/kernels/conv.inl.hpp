@@ -35,15 +35,39 @@ struct ConvForm {
     ReadsList reads() const { return transposed ? ReadsList::vjp(windows) : ReadsList::forward(windows); }
 
     void run() const {
+        const bool in_tiles = form == by_tiles && args.out_lanes == kLanesOfBlock;
+        if (args.by_sign && !in_tiles) return run_by_sign();
         if (form == winograd) return run_winograd(args, matrix, transposed);
         if (form == by_rows) return run_by_rows(args, matrix);
         if (form == by_columns) return ColumnSums<T>(args, matrix.part).run();
-        run_products<T>(args, reads(), matrix, args.panels, args.n, args.src_lanes, args.src_lanes, args.out_lanes);
+        run_products<T>(args, reads(), matrix, args.by_sign ? &args.other_part : nullptr, args.panels, args.n,
+                        args.src_lanes, args.src_lanes, args.out_lanes);
     }
 
-    /// Packing beforehand pays but where weights are read as they lie.
+    /// One product for each sign of what multiplies it.
+    void run_by_sign() const {
+        const Triple& plane = transposed ? args.windows.x : args.windows.z;
+        const Size size = args.n * blocks_of(matrix.all_outs(), args.out_lanes) * plane.product() * args.out_lanes;
+        Conv<T> one = args, other = args;
+        one.by_sign = other.by_sign = false;
+        one.end = {};
+        one.end.out = scratch<T>(Scratch::others, size);
+        one.end.times = args.end.times;
+        one.end.times_part = {args.end.times_part.positive, T(0)};
+        one.end.plus = args.end.plus;
+        one.end.plus_factor = args.end.plus_factor;
+        one.end.channels = args.end.channels;
+        ConvForm<T>(one, transposed).run();
+        other.w_part = args.other_part;
+        other.end.times_part = {T(0), args.end.times_part.negative};
+        other.end.plus = one.end.out;
+        other.end.plus_factor = T(1);
+        ConvForm<T>(other, transposed).run();
+    }
+
+    /// Packing beforehand pays, but where weights are read as they lie, or copied line by line.
     Size panels_size() const {
-        const bool lines = matrix.taps == 1 && matrix.out_step == 1;
+        const bool lines = matrix.taps == 1 && matrix.out_step == 1 && matrix.outs % kLanes<T> == 0;
         return form != by_tiles || args.out_lanes < kLanesOfBlock || lines ? 0 : for_panels([](auto&&...) {});
     }
 

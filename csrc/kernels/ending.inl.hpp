@@ -112,7 +112,7 @@ LRPFAST_INLINE void add_totals(Totals& totals, const WideTotals<T>& wide) {
 /// Results for some places of blocked arrays: `outs` channels from `out0` on, at `places` of one sample.
 template <class T>
 struct PlaceResults {
-    const T* results;
+    const T *results, *others;  // null, or what counts where `times` is not positive
     Size pitch;  // from one place's to the next
     const Size* places;
     Size count, out0, outs;
@@ -133,10 +133,13 @@ void finish_places(const Ending<T>& ending, const PlaceResults<T>& some, Totals&
         const Vec<T> bias = channel_values(end.bias, channel, end.channels),
                      quotient_bias = channel_values(end.quotient.bias, channel, end.channels);
         for (Size first = 0; first < from.count; first += kNarrowSums) {
-            for (Size i = first; i < at_most(first + kNarrowSums, from.count); ++i)
-                put<T, M>(end, Full<T>{}, load(from.results + i * from.pitch + o),
-                          (block + from.places[i]) * kLanesOfBlock + channel % kLanesOfBlock, bias,
-                          quotient_bias, end.quotient.epsilon, lane_totals);
+            for (Size i = first; i < at_most(first + kNarrowSums, from.count); ++i) {
+                const Size at = (block + from.places[i]) * kLanesOfBlock + channel % kLanesOfBlock;
+                Vec<T> result = load(from.results + i * from.pitch + o);
+                if (M::times && from.others != nullptr)
+                    result = load(end.times + at) > Vec<T>{} ? result : load(from.others + i * from.pitch + o);
+                put<T, M>(end, Full<T>{}, result, at, bias, quotient_bias, end.quotient.epsilon, lane_totals);
+            }
             widen_totals<T, M>(wide_totals, lane_totals);
         }
     }

@@ -36,8 +36,8 @@ void run_by_rows(const Conv<T>& args, const WeightMatrix<T>& matrix) {
     by_rows.src = copy;
     by_rows.src_part = {1, 1};
     run_products<T>(by_rows, ReadsList::forward(padded),
-                    {weights, args.m, row, 1, rows, row * rows, rows, matrix.part}, nullptr, args.n, row, lanes,
-                    args.out_lanes);
+                    {weights, args.m, row, 1, rows, row * rows, rows, matrix.part}, nullptr, nullptr, args.n, row,
+                    lanes, args.out_lanes);
 }
 
 /// Back to a few channels: each place of the source is worth a window of numbers, the columns of each of its

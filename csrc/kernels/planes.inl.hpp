@@ -162,7 +162,7 @@ void depthwise_sum(const Depthwise<T>& args, const Reads& reads, Size sample, Si
             for (Size lane = 0; lane < kLanesOfBlock; lane += kPlaneVectors<T> * kLanes<T>)
                 some = row.tile(j, first, last, lane, results + j * kLanesOfBlock);
         for (Size j = 0; j < width; ++j) places[j] = place + j * reads.axes[2].step;
-        finisher.places({results, kLanesOfBlock, places, width, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
+        finisher.places({results, nullptr, kLanesOfBlock, places, width, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
                          reads.out.product()},
                         totals);
     });
@@ -223,7 +223,7 @@ LRPFAST_INLINE void finish_windows(const Reads& reads, Size sample, Size block, 
                             places[j] = place;
                             body(place, sources, count, results + j * kLanesOfBlock);
                         });
-        finisher.places({results, kLanesOfBlock, places, width, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
+        finisher.places({results, nullptr, kLanesOfBlock, places, width, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
                          reads.out.product()},
                         totals);
     });

@@ -12,7 +12,8 @@ struct Product {
     const Linear<T>& args;
     const Reads& reads;
     WeightMatrix<T> matrix;
-    const T* packed;  // all panels without `matrix.part`, or null
+    const Part<T>* other_part;  // that counts where what multiplies the result is not positive, or null
+    const T* packed;            // all panels without `matrix.part`, or null
     Size samples, src_lanes, place_step;
     Finisher<T> finisher;
 
@@ -20,11 +21,12 @@ struct Product {
     Size panel_step, row_step;  // from one panel to the next, and from one channel's rows to the next
 
     /// `step` numbers lie from one place to the next.
-    Product(const Linear<T>& linear, const Reads& sum, const WeightMatrix<T>& weights, const T* panels_of_sum,
-            Size n, Size lanes, Size step)
+    Product(const Linear<T>& linear, const Reads& sum, const WeightMatrix<T>& weights, const Part<T>* other,
+            const T* panels_of_sum, Size n, Size lanes, Size step)
         : args(linear),
           reads(sum),
           matrix(weights),
+          other_part(other),
           packed(panels_of_sum),
           samples(n),
           src_lanes(lanes),
@@ -34,7 +36,8 @@ struct Product {
         panels = blocks_of(out_blocks * kLanesOfBlock, kPanel<T>);  // the last may have no outputs but padding
         panel_size = panel_step = size_of_panel(matrix, reads.taps());
         row_step = reads.taps() * kPanel<T>;
-        if (packed == nullptr && matrix.lies_as_panels() && can_filter()) {
+        const bool can_filter = Filter<T>::can(matrix.part) && (other == nullptr || Filter<T>::can(*other));
+        if (packed == nullptr && matrix.lies_as_panels() && can_filter) {
             packed = matrix.w;
             panel_step = kPanel<T>;
             row_step = matrix.source_step;
@@ -58,45 +61,57 @@ struct Product {
         return samples * reads.count() * matrix.all_outs() * (matrix.sources * reads.taps() + 32);
     }
 
-    bool can_filter() const { return Filter<T>::can(matrix.part); }
+    /// Some panels of weights as tiles are to use them.
+    struct Weights {
+        const T* panels;
+        Part<T> part;   // that tiles have to filter out
+        bool filtered;
+    };
 
     void run(Size task, const SlotSums<T>& sums, Size slot0) const {
         const Size panel0 = task % panel_groups() * panels_of_task, range = task / panel_groups();
         const Size panel1 = at_most(panel0 + panels_of_task, panels);
         const Size first = range * all_chunks() / ranges, last = (range + 1) * all_chunks() / ranges;
-        const bool filtered = packed != nullptr && !matrix.part.is_identity() && can_filter();
-        const T* weights = weights_of(panel0, panel1, filtered);
+        const Weights weights = weights_of(panel0, panel1, matrix.part, Scratch::weights);
+        const Weights others =
+            other_part == nullptr ? weights : weights_of(panel0, panel1, *other_part, Scratch::other_weights);
         for (Size chunk = first; chunk < last; ++chunk) {
             const Chunk places(reads, chunk % chunks * kChunkPlaces, kTilePlaces);
             for (Size panel = panel0; panel < panel1; ++panel) {
                 Totals totals{};
-                run_panel(places, chunk / chunks, panel, weights + (panel - panel0) * panel_step, filtered, totals);
+                run_panel(places, chunk / chunks, panel, (panel - panel0) * panel_step, weights, others, totals);
                 sums.add(chunk / chunks, slot0 + panel * chunks + chunk % chunks, totals);
             }
         }
     }
 
-    /// Some panels; with the part of the weights, unless tiles filter it out.
-    const T* weights_of(Size panel0, Size panel1, bool filtered) const {
+    Weights weights_of(Size panel0, Size panel1, const Part<T>& part, Scratch use) const {
+        const bool whole = part.is_identity();
         const T* const from = packed + panel0 * panel_step;
-        if (packed != nullptr && (filtered || matrix.part.is_identity())) return from;
-        T* weights = scratch<T>(Scratch::weights, (panel1 - panel0) * panel_size);
+        if (packed != nullptr && (whole || Filter<T>::can(part))) return {from, part, !whole};
+        T* own = scratch<T>(use, (panel1 - panel0) * panel_size);
+        WeightMatrix<T> parted_matrix = matrix;
+        parted_matrix.part = part;
         if (packed != nullptr)
-            copy_line(matrix.part, from, (panel1 - panel0) * panel_size, weights);
+            copy_line(part, from, (panel1 - panel0) * panel_size, own);
         else
-            fill_panels(matrix, panel0, panel1, taps_of(matrix, reads), weights, panel_size);
-        return weights;
+            fill_panels(parted_matrix, panel0, panel1, taps_of(matrix, reads), own, panel_size);
+        return {own, part, false};
     }
 
-    /// One panel for the places of one chunk.
-    void run_panel(const Chunk& places, Size sample, Size panel, const T* weights, bool filtered,
-                   Totals& totals) const {
+    /// One panel, `at` numbers from the first, for the places of one chunk.
+    void run_panel(const Chunk& places, Size sample, Size panel, Size at, const Weights& weights,
+                   const Weights& others, Totals& totals) const {
         const Size out0 = panel * kPanel<T>, taps = reads.taps(), in = reads.in.product();
         const Size outs = at_most(kPanel<T>, out_blocks * kLanesOfBlock - out0), left = matrix.all_outs() - out0;
-        T results[kChunkPlaces * kPanel<T>];
-        const PlaceResults<T> all{results, kPanel<T>, places.out, places.count, out0, outs, sample, out_blocks,
-                                  reads.out.product()};
-        if (left < outs) fill_line(T(0), places.count * kPanel<T>, results);
+        T results[kChunkPlaces * kPanel<T>], more[kChunkPlaces * kPanel<T>];
+        const bool by_sign = other_part != nullptr;
+        const PlaceResults<T> all{results, by_sign ? more : nullptr, kPanel<T>, places.out, places.count, out0, outs,
+                                  sample, out_blocks, reads.out.product()};
+        if (left < outs) {
+            fill_line(T(0), places.count * kPanel<T>, results);
+            if (by_sign) fill_line(T(0), places.count * kPanel<T>, more);
+        }
         if (left > 0) {
             Size begin, end;
             panel_sources(matrix, out0, begin, end);
@@ -106,11 +121,14 @@ struct Product {
                 in * place_step, place_step, begin % src_lanes, taps > 0 ? end - begin : 0, src_lanes, taps,
                 row_step, 0};
             for (Size tile = 0; tile < places.tiles; ++tile) {
-                const Size first = places.first_of(tile);
-                prefetch_places(args.end, all, first, places.first_of(tile + 1));
-                tile_for<T>(places.first_of(tile + 1) - first, left, filtered)(
-                    source, places.sources + tile * taps * kTilePlaces, weights, matrix.part,
-                    results + first * kPanel<T>, kPanel<T>);
+                const Size first = places.first_of(tile), count = places.first_of(tile + 1) - first;
+                const Size* from = places.sources + tile * taps * kTilePlaces;
+                prefetch_places(args.end, all, first, first + count);
+                tile_for<T>(count, left, weights.filtered)(source, from, weights.panels + at, weights.part,
+                                                           results + first * kPanel<T>, kPanel<T>);
+                if (by_sign)
+                    tile_for<T>(count, left, others.filtered)(source, from, others.panels + at, others.part,
+                                                              more + first * kPanel<T>, kPanel<T>);
             }
         }
         finisher.places(all, totals);
@@ -118,10 +136,11 @@ struct Product {
 };
 
 /// out = matrix · part(src), as the sums of `list`; into blocks of kLanesOfBlock channels, or fewer lanes.
-/// `packed` holds the panels of all sums, or is null.
+/// `packed` holds the panels of all sums, or is null; so is `other`, the part of the weights that counts where the
+/// ending multiplies by what is not positive.
 template <class T>
-void run_products(const Linear<T>& linear, const ReadsList& list, const WeightMatrix<T>& matrix, const T* packed,
-                  Size n, Size src_lanes, Size place_step, Size out_lanes) {
+void run_products(const Linear<T>& linear, const ReadsList& list, const WeightMatrix<T>& matrix,
+                  const Part<T>* other, const T* packed, Size n, Size src_lanes, Size place_step, Size out_lanes) {
     const Size plane = list[0].in.product() * place_step;
     Linear<T> args = linear;
     args.src = parted(linear.src, linear.src_part,
@@ -130,7 +149,7 @@ void run_products(const Linear<T>& linear, const ReadsList& list, const WeightMa
     for (Size i = 0; i < list.size(); ++i)
         slots += out_lanes < kLanesOfBlock
                      ? blocks_of(list[i].count(), kChunkPlaces)
-                     : Product<T>(args, list[i], matrix, packed, n, src_lanes, place_step).slots();
+                     : Product<T>(args, list[i], matrix, other, packed, n, src_lanes, place_step).slots();
     const SlotSums<T> sums(Finisher<T>(args.end), n, slots);
     Size slot = 0;
     for (Size i = 0; i < list.size(); ++i) {
@@ -139,7 +158,7 @@ void run_products(const Linear<T>& linear, const ReadsList& list, const WeightMa
             parallel_for(product.tasks(), product.work(), [&](Size task) { product.run(task, sums, slot); });
             slot += product.chunks;
         } else {
-            const Product<T> product(args, list[i], matrix, packed, n, src_lanes, place_step);
+            const Product<T> product(args, list[i], matrix, other, packed, n, src_lanes, place_step);
             parallel_for(product.tasks(), product.work(), [&](Size task) { product.run(task, sums, slot); });
             slot += product.slots();
             if (packed != nullptr) packed += product.panels * product.panel_size;

@@ -203,7 +203,7 @@ struct WinogradProduct {
                 for (Size j = 0; j < columns_inside; ++j, to += kPanel<T>) store(to, values[i * kWinogradTile + j]);
         }
         Totals totals{};
-        finisher.places({results, kPanel<T>, places, count, panel * kPanel<T>, outs, sample, out_blocks, out.product()}, totals);
+        finisher.places({results, nullptr, kPanel<T>, places, count, panel * kPanel<T>, outs, sample, out_blocks, out.product()}, totals);
         sums.add(sample, panel * tiles + tile, totals);
     }
 };

@@ -43,11 +43,11 @@ def gemm_forward(src: Array, w: Array, src_part: Part, w_part: Part, end: Ending
 def gemm_vjp(src: Array, w: Array, src_part: Part, w_part: Part, end: Ending) -> None: ...
 def conv_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
-    src_part: Part, w_part: Part, exact: bool, end: Ending,
+    src_part: Part, w_part: Part, other_part: Part | None, exact: bool, end: Ending,
 ) -> None: ...  # fmt: skip
 def conv_vjp(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
-    src_part: Part, w_part: Part, exact: bool, end: Ending,
+    src_part: Part, w_part: Part, other_part: Part | None, exact: bool, end: Ending,
 ) -> None: ...  # fmt: skip
 def depthwise_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,

@@ -45,8 +45,8 @@ class LinearMap:
         Rows of the leading axis per sample.
     options : mapping
         Strides and the like.
-    may_round : bool, default False
-        Whether the kernels are told if they have to be `exact`.
+    convolves : bool, default False
+        Whether the kernels are those of convolutions, which have more arguments than others.
     """
 
     forward: str
@@ -62,11 +62,11 @@ class LinearMap:
     z_lanes: int = 1
     rows: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
-    may_round: bool = False
+    convolves: bool = False
 
-    def arguments(self, exact: bool) -> dict[str, Any]:
-        """The options as arguments of a kernel."""
-        return {**self.options, **({"exact": exact} if self.may_round else {})}
+    def arguments(self, exact: bool, other_part: Any = None) -> dict[str, Any]:
+        """The options as arguments of a kernel; only convolutions take the two."""
+        return {**self.options, **({"other_part": other_part, "exact": exact} if self.convolves else {})}
 
     def x_view(self, x: Stored) -> View:
         return x.view(self.x_shape, self.rows)
@@ -146,7 +146,7 @@ def _conv(
     return LinearMap(
         *names, np.ascontiguousarray(weight, dtype), _as(op.bias, dtype), blocked(x.shape, x_lanes),
         blocked(z.shape, z_lanes), elements(z.shape, z_lanes), x.shape[0], z.shape[0], x_lanes, z_lanes,
-        options=options, may_round="groups" in options,
+        options=options, convolves="groups" in options,
     )  # fmt: skip
 
 

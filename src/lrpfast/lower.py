@@ -204,14 +204,15 @@ class Lowering:
 
     def product(
         self, node: Node, m: LinearMap, kernel: str, src: View, parts: tuple[Row, Row], end: Ending,
-        power: int = 1, form: str = "", exact: bool = True,
+        power: int = 1, form: str = "", exact: bool = True, other_part: Row | None = None,
     ) -> None:  # fmt: skip
         """One product with the layer's matrix or its transpose.
 
-        Only where a result is never divided by need it not be `exact`.
+        Only where a result is never divided by need it not be `exact`. Where the ending multiplies by what
+        is negative, a convolution takes `other_part` of its weights.
         """
         arguments = {
-            "src": src, "w": m.powered_weight(power), **m.arguments(exact), "src_part": parts[0],
+            "src": src, "w": m.powered_weight(power), **m.arguments(exact, other_part), "src_part": parts[0],
             "w_part": parts[1], "end": end,
         }  # fmt: skip
         self.call(node, kernel, arguments, form)

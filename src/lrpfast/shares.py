@@ -219,9 +219,24 @@ class _LinearShare:
         if denominator is None:
             return
         s = self.divide(denominator, share, bias, "; ".join(filter(None, (form, note))))
+        if self.m.convolves and [(term.x, term.w.power) for term in terms] == [(POS, 1), (NEG, 1)]:
+            self.back_by_sign(s, terms, exact=not tame)
+            return
         for term in terms:
             times, times_part = self.source(term.x)
             self.back(s, term.w, times, times_part, str(term), exact=not tame)
+
+    def back_by_sign(self, s: Stored, terms: tuple[Term, ...], exact: bool) -> None:
+        """The same as `back` twice, for parts of x that do not meet: each input needs one product only."""
+        m = self.m
+        positive, negative = terms
+        times, _ = self.source(ALL)
+        end = self.to.handed(m, self.x, times=times)
+        form = f"{positive} where x > 0, {negative} where x < 0"
+        parts = WHOLE, pair(positive.w)
+        self.to.product(
+            self.node, m, m.vjp, m.z_view(s), parts, end, form=form, exact=exact, other_part=pair(negative.w)
+        )
 
     def is_tame(self, share: Share, terms: tuple[Term, ...]) -> bool:
         """Whether the denominator is nowhere less than the output that a ReLU lets through.

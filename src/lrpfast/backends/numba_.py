@@ -11,6 +11,7 @@ in a batch or its size.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -139,18 +140,34 @@ def _conv(
 
 def conv_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
-    src_part: Part, w_part: Part, exact: bool, end: Ending,
+    src_part: Part, w_part: Part, other_part: Part | None, exact: bool, end: Ending,
 ) -> None:  # fmt: skip
     """Convolution (ONNX Conv): `src` is x, `out` is z. Always exact."""
-    _conv("conv_forward", False, src, w, strides, pads, dilations, groups, src_part, w_part, end)
+    geometry = strides, pads, dilations, groups
+    for part_of_w, some in _by_sign(w_part, other_part, end):
+        _conv("conv_forward", False, src, w, *geometry, src_part, part_of_w, some)
 
 
 def conv_vjp(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
-    src_part: Part, w_part: Part, exact: bool, end: Ending,
+    src_part: Part, w_part: Part, other_part: Part | None, exact: bool, end: Ending,
 ) -> None:  # fmt: skip
     """Transposed convolution (ONNX ConvTranspose): `src` is like z, `out` like x. Always exact."""
-    _conv("conv_vjp", True, src, w, strides, pads, dilations, groups, src_part, w_part, end)
+    geometry = strides, pads, dilations, groups
+    for part_of_w, some in _by_sign(w_part, other_part, end):
+        _conv("conv_vjp", True, src, w, *geometry, src_part, part_of_w, some)
+
+
+def _by_sign(w_part: Part, other_part: Part | None, end: Ending) -> list[tuple[Part, Ending]]:
+    """A product as one, or as one for each sign of what multiplies it."""
+    if other_part is None:
+        return [(w_part, end)]
+    positive, negative = end.times_part
+    first = Ending(
+        np.empty_like(end.out), times=end.times, times_part=(positive, 0.0), plus=end.plus, plus_factor=end.plus_factor
+    )
+    second = replace(end, times_part=(0.0, negative), plus=first.out, plus_factor=1.0)
+    return [(w_part, first), (other_part, second)]
 
 
 def depthwise_forward(

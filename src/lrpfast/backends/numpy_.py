@@ -17,6 +17,8 @@ Conventions
   `(1, 0)` its positive part and `(1, -1)` its absolute value.
 - Kernels of linear operators compute `A · part(src)`, where `A` is the operator's matrix made of
   `part(w)` (`*_forward`) or its transpose (`*_vjp`); an `Ending` says what becomes of the result.
+- A convolution may have an `other_part` of its weights, for results that `end.times` multiplies by a number
+  that is not positive; then its ending has neither `bias` nor `kept`.
 - A convolution that is to be `exact` makes no zero out of a difference of rounded numbers: outputs all of
   whose products are zero are zero. Without it a backend may use Winograd's algorithm in float32.
 """
@@ -24,7 +26,7 @@ Conventions
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -180,38 +182,56 @@ def _at_tap(weight: Array, tap: tuple[int, ...]) -> Array:
 
 def conv_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
-    src_part: Part, w_part: Part, exact: bool, end: Ending,
+    src_part: Part, w_part: Part, other_part: Part | None, exact: bool, end: Ending,
 ) -> None:  # fmt: skip
     """Convolution (ONNX Conv): `src` is x, `out` is z."""
     m, c = w.shape[0] // groups, w.shape[1]
-    x, weight = part(plain(src, c * groups), src_part), part(w, w_part)
-    z = np.zeros((len(x), len(w), *end.out.shape[2:5]), src.dtype)
-    for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
-        taken = x[x_at]
-        for g in range(groups):
-            some_w = _at_tap(weight, tap)[g * m : (g + 1) * m]
-            some_x = taken[:, g * c : (g + 1) * c]
-            flat = some_x.reshape(len(x), c, -1)
-            z[z_at][:, g * m : (g + 1) * m] += (some_w @ flat).reshape(len(x), m, *some_x.shape[2:])
-    finish(blocked(z, end.out.shape[-1]), end)
+    x = part(plain(src, c * groups), src_part)
+
+    def product(weight: Array) -> Array:
+        z = np.zeros((len(x), len(w), *end.out.shape[2:5]), src.dtype)
+        for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
+            taken = x[x_at]
+            for g in range(groups):
+                some_w = _at_tap(weight, tap)[g * m : (g + 1) * m]
+                some_x = taken[:, g * c : (g + 1) * c]
+                flat = some_x.reshape(len(x), c, -1)
+                z[z_at][:, g * m : (g + 1) * m] += (some_w @ flat).reshape(len(x), m, *some_x.shape[2:])
+        return blocked(z, end.out.shape[-1])
+
+    finish(_by_sign(product, w, w_part, other_part, end), end)
 
 
 def conv_vjp(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple, groups: int,
-    src_part: Part, w_part: Part, exact: bool, end: Ending,
+    src_part: Part, w_part: Part, other_part: Part | None, exact: bool, end: Ending,
 ) -> None:  # fmt: skip
     """Transposed convolution (ONNX ConvTranspose): `src` is like z, `out` like x."""
     m, c = w.shape[0] // groups, w.shape[1]
-    z, weight = part(plain(src, len(w)), src_part), part(w, w_part)
-    x = np.zeros((len(z), c * groups, *end.out.shape[2:5]), src.dtype)
-    for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
-        taken = z[z_at]
-        for g in range(groups):
-            some_w = _at_tap(weight, tap)[g * m : (g + 1) * m]
-            some_z = taken[:, g * m : (g + 1) * m]
-            flat = some_z.reshape(len(z), m, -1)
-            x[x_at][:, g * c : (g + 1) * c] += (some_w.T @ flat).reshape(len(z), c, *some_z.shape[2:])
-    finish(blocked(x, end.out.shape[-1]), end)
+    z = part(plain(src, len(w)), src_part)
+
+    def product(weight: Array) -> Array:
+        x = np.zeros((len(z), c * groups, *end.out.shape[2:5]), src.dtype)
+        for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
+            taken = z[z_at]
+            for g in range(groups):
+                some_w = _at_tap(weight, tap)[g * m : (g + 1) * m]
+                some_z = taken[:, g * m : (g + 1) * m]
+                flat = some_z.reshape(len(z), m, -1)
+                x[x_at][:, g * c : (g + 1) * c] += (some_w.T @ flat).reshape(len(z), c, *some_z.shape[2:])
+        return blocked(x, end.out.shape[-1])
+
+    finish(_by_sign(product, w, w_part, other_part, end), end)
+
+
+def _by_sign(
+    product: Callable[[Array], Array], w: Array, w_part: Part, other_part: Part | None, end: Ending
+) -> Array:
+    """The product with `part(w, w_part)`; but with the other part where `end.times` is not positive."""
+    result = product(part(w, w_part))
+    if other_part is None:
+        return result
+    return np.where(end.times > 0, result, product(part(w, other_part)))
 
 
 def depthwise_forward(
