@@ -101,6 +101,13 @@ def test_a_box_without_bounds_is_the_range_of_the_input(run: Run, monkeypatch: p
     assert boxes[0][0] < 0 < boxes[0][1]
 
 
+def test_a_batch_that_takes_too_much_memory_goes_to_pieces(run: Run) -> None:
+    result = succeeded(run("@mlp.onnx", "--batch", "40", "--max-memory", "20kB", "--profile", *QUICK))
+    assert "batches of 40" in result.stdout and "gemm_forward" in result.stdout
+    result = run("@mlp.onnx", "--max-memory", "100", *QUICK)
+    assert result.exit_code == 2 and "max_memory is 100 bytes, but one sample takes" in result.stderr
+
+
 # --- JSON ---
 
 

@@ -296,7 +296,7 @@ def test_box_goes_through_a_normalisation(files: Path) -> None:
 
 
 def test_parameters_reach_the_rules(run: Run, files: Path) -> None:
-    engine = ("--dtype", "float64", "--backend", "numpy", "--threads", "1")
+    engine = ("--dtype", "float64", "--backend", "numpy", "--threads", "1", "--max-memory", "1.5GiB")
     succeeded(run("explain", *MLP, "-o", "r.npy", "-c", "epsilon_plus", "-p", "epsilon=0.5", *engine))
     composite = lrpfast.composite("epsilon_plus", epsilon=0.5)
     network, x = lrpfast.load(files / "mlp.onnx"), np.load(files / "mlp.npy")
@@ -348,6 +348,8 @@ BAD: list[tuple[str, Sequence[str], int, str]] = [
     ("unknown preprocessing", (*PHOTO, *OUT, "--preprocess", "imagnet"), 2, "preprocessing 'imagnet'"),
     ("no backend", (*MLP, *OUT, "--backend", "cuda"), 2, "unknown backend 'cuda'"),
     ("no threads", (*MLP, *OUT, "--threads", "0"), 2, "'--threads': 0"),
+    ("no size", (*MLP, *OUT, "--max-memory", "much"), 2, "--max-memory is 'much'; expected a size"),
+    ("too little memory", (*MLP, *OUT, "--max-memory", "100"), 2, "max_memory is 100 bytes, but one sample"),
     ("float16", (*MLP, *OUT, "--dtype", "float16"), 2, "unknown dtype 'float16'"),
     ("shape of zeros", (*MLP, *OUT, "--input-shape", "3,0"), 2, "--input-shape is '3,0'"),
     ("one picture for three", ("@small_cnn.onnx", "@small_cnn.npy", "-o", "a.png"), 2, "there are 3 samples"),

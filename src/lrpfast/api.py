@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-import math
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,12 +15,14 @@ from numpy.typing import NDArray
 
 from . import backends
 from ._version import __version__
-from .composites import INITS, Composite, Selector, assign
+from .composites import Composite, Selector, assign
 from .composites import composite as make_composite
 from .errors import InputError, RuleError
 from .explanation import Conservation, Explanation
 from .graph import Fact, Graph, Node
+from .ledger import Numbers
 from .lower import lower
+from .memory import memory_limit
 from .network import (
     Network,
     as_array,
@@ -34,6 +35,7 @@ from .network import (
 from .ops.base import Array, Op
 from .ops.softmax import Softmax
 from .plan import Plan, Workspace
+from .question import Question, ask, described, has_classes
 from .rules import Rule
 from .steps import Step
 
@@ -89,13 +91,17 @@ class Explainer:
         What everything is computed in.
     record : str or iterable of str, default ()
         Nodes whose relevance is to be kept: names or glob patterns; "all" for every node.
+    max_memory : int or str, optional
+        At most this many bytes for all arrays of one run, or a size such as "512MB" or "1.5GiB"; a batch
+        that takes more is explained piece by piece, with the same results. Each sample takes
+        `memory_per_sample`; weights and results are not counted. Default: no limit.
 
     Raises
     ------
     CompositeError
         The composite is unknown, or leaves a node without a rule.
     InputError
-        `dtype`, `threads` or `record` is invalid.
+        `dtype`, `threads`, `record` or `max_memory` is invalid, or not even one sample fits in `max_memory`.
 
     Examples
     --------
@@ -112,6 +118,7 @@ class Explainer:
         backend: str | None = None,
         dtype: Any = np.float32,
         record: str | Iterable[str] = (),
+        max_memory: int | str | None = None,
     ) -> None:
         self.network = network
         self.composite = make_composite(composite)
@@ -119,13 +126,25 @@ class Explainer:
         self.dtype = real_dtype(dtype)
         self.backend = backends.get(backend)
         self.record = (record,) if isinstance(record, str) else tuple(record)
+        self.max_memory = memory_limit(max_memory)
         self._lock = threading.Lock()
         self._plans: dict[tuple[int, ...], _Compiled] = {}
         if network.is_bound:
-            self._plan(network)
+            self._plan(network).plan.pieces(1, self.max_memory)
 
     def __repr__(self) -> str:
         return f"<Explainer of {self.network!r} by {self.composite.name} on {self.backend.name}>"
+
+    @property
+    def memory_per_sample(self) -> int:
+        """Bytes that a run takes for each sample of its batch: what `max_memory` limits.
+
+        Raises
+        ------
+        ModelError
+            The network does not know the shape of its input yet.
+        """
+        return self._plan(self.network).plan.bytes_per_sample
 
     def _plan(self, network: Network) -> _Compiled:
         found = self._plans.get(network.input_shape)
@@ -165,7 +184,15 @@ class Explainer:
             found += matching
         return tuple(dict.fromkeys(found))
 
-    def __call__(self, x: Any, target: Any = None, init: Any = None) -> Explanation:
+    def __call__(
+        self,
+        x: Any,
+        target: Any = None,
+        init: Any = None,
+        *,
+        threads: int | None = None,
+        max_memory: int | str | None = None,
+    ) -> Explanation:
         """Explain the predictions for `x`.
 
         Parameters
@@ -180,6 +207,10 @@ class Explainer:
             The relevance to hand back, times the target's weights: the output f(x) itself, 1, the Softmax
             probability, or your own numbers: (n,), or shaped like the output. Default: the composite's,
             "logit" for relevance rules and "one" for gradients.
+        threads : int, optional
+            At most this many threads for this call. Default: the explainer's `threads`.
+        max_memory : int or str, optional
+            Limit of memory for this call. Default: the explainer's `max_memory`.
 
         Returns
         -------
@@ -188,14 +219,23 @@ class Explainer:
         Raises
         ------
         InputError
-            `x`, `target` or `init` does not fit the network.
+            `x`, `target` or `init` does not fit the network; `threads` or `max_memory` is invalid, or not even
+            one sample fits in `max_memory`.
         NonFiniteError
             NaN or infinity in `x`, in the prediction or in the relevance.
         """
+        threads, limit = self._limits(threads, max_memory)
         network, x = self._checked(x)
         compiled = self._plan(network)
-        with self.backend.limit_threads(self.threads), compiled.plan.workspace(len(x)) as run:
-            return self._run(run, compiled, x, target, init)
+        question = self._question(compiled, x, target, init)
+        pieces = compiled.plan.pieces(len(x), limit)
+        answers = []
+        with self.backend.limit_threads(threads):
+            for piece in pieces:
+                some = x[piece]
+                with compiled.plan.workspace(len(some)) as run:
+                    answers.append(self._answer(run, compiled, some, question.some(piece)))
+        return _explanation(compiled, answers, target, self._init(init))
 
     def profile(self, x: Any, target: Any = None, init: Any = None) -> list[tuple[Step, float]]:
         """Where the time of an explanation goes.
@@ -213,12 +253,18 @@ class Explainer:
         """
         network, x = self._checked(x)
         compiled = self._plan(network)
+        question = self._question(compiled, x, target, init)
+        seconds = np.zeros(len(compiled.plan.forward) + len(compiled.plan.vjp))
         with self.backend.limit_threads(self.threads):
-            with compiled.plan.workspace(len(x)) as run:
-                self._run(run, compiled, x, target, init)
-            with compiled.plan.timed_workspace(len(x)) as timed:
-                self._run(timed, compiled, x, target, init)
-                return timed.times()
+            for piece in compiled.plan.pieces(len(x), self.max_memory):
+                some, asked = x[piece], question.some(piece)
+                with compiled.plan.workspace(len(some)) as run:
+                    self._answer(run, compiled, some, asked)
+                with compiled.plan.timed_workspace(len(some)) as timed:
+                    self._answer(timed, compiled, some, asked)
+                    steps, times = zip(*timed.times(), strict=True)
+                    seconds += times
+        return list(zip(steps, seconds.tolist(), strict=True))
 
     def _checked(self, x: Any) -> tuple[Network, Array]:
         """The network for arrays like `x`, and `x` as it takes it."""
@@ -226,23 +272,27 @@ class Explainer:
         network = self.network.at(x.shape[1:])
         return network, check_input(network, x, self.dtype)
 
-    def _run(self, run: Workspace, compiled: _Compiled, x: Array, target: Any, init: Any) -> Explanation:
+    def _limits(self, threads: int | None, max_memory: int | str | None) -> tuple[int | None, int | None]:
+        """What holds for one call: its own limits, or the explainer's."""
+        threads, limit = thread_count(threads), memory_limit(max_memory)
+        return self.threads if threads is None else threads, self.max_memory if limit is None else limit
+
+    def _init(self, init: Any) -> Any:
+        return self.composite.init if init is None else init
+
+    def _question(self, compiled: _Compiled, x: Array, target: Any, init: Any) -> Question:
+        return ask(target, self._init(init), len(x), compiled.graph.output_shape, self.dtype)
+
+    def _answer(self, run: Workspace, compiled: _Compiled, x: Array, question: Question) -> _Answer:
         """Explain in a workspace."""
-        init = self.composite.init if init is None else init
         output = run.forward(x)
         check_output(compiled.graph, x, output)
-        chosen, weights = _target(target, output)
-        probabilities = _probabilities(output)
-        relevance = run.vjp(weights * _initial(init, output, probabilities))
-        return Explanation(
-            relevance=relevance * x if self.composite.times_input else relevance,
-            output=output,
-            probabilities=probabilities,
-            target=chosen,
-            layers=run.recorded(),
-            conservation=Conservation(run.settled()),
-            manifest={**compiled.manifest, "target": _describe(target), "init": _describe(init)},
-        )
+        probabilities = _SOFTMAX.forward(output) if has_classes(output.shape[1:]) else None
+        target, initial = question.initial(output, probabilities)
+        relevance = run.vjp(initial)
+        if self.composite.times_input:
+            relevance = relevance * x
+        return _Answer(relevance, output, probabilities, target, run.recorded(), run.numbers())
 
 
 class _Compiled(NamedTuple):
@@ -251,6 +301,43 @@ class _Compiled(NamedTuple):
     graph: Graph
     plan: Plan
     manifest: Mapping[str, Any]
+
+
+class _Answer(NamedTuple):
+    """What a run finds out about some of the samples; attributes are those of `Explanation`."""
+
+    relevance: Array
+    output: Array
+    probabilities: Array | None
+    target: NDArray[Any]
+    layers: Mapping[str, Array]
+    numbers: Numbers
+
+
+def _explanation(compiled: _Compiled, answers: Sequence[_Answer], target: Any, init: Any) -> Explanation:
+    """The explanation that the answers about all pieces of a batch make."""
+    answer = answers[0] if len(answers) == 1 else _joined(answers, compiled.plan)
+    return Explanation(
+        relevance=answer.relevance,
+        output=answer.output,
+        probabilities=answer.probabilities,
+        target=answer.target,
+        layers=answer.layers,
+        conservation=Conservation(compiled.plan.books.settled(answer.numbers, len(answer.output))),
+        manifest={**compiled.manifest, "target": described(target), "init": described(init)},
+    )
+
+
+def _joined(answers: Sequence[_Answer], plan: Plan) -> _Answer:
+    relevance, output, probabilities, target, layers, numbers = zip(*answers, strict=True)
+    return _Answer(
+        np.concatenate(relevance),
+        np.concatenate(output),
+        None if probabilities[0] is None else np.concatenate(probabilities),
+        np.concatenate(target),
+        {name: np.concatenate([some[name] for some in layers]) for name in layers[0]},
+        plan.books.joined(numbers),
+    )
 
 
 def explain(
@@ -360,82 +447,3 @@ def _propagate(
         run.settle()
     pieces = np.split(relevance, starts[1:-1], axis=1)
     return tuple(p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True))
-
-
-def _probabilities(output: Array) -> Array | None:
-    """Softmax over the classes, where the output is one vector of at least two values per sample."""
-    if output.ndim != 2 or output.shape[1] < 2:
-        return None
-    return _SOFTMAX.forward(output)
-
-
-def _target(target: Any, output: Array) -> tuple[NDArray[Any], Array]:
-    """The target as it is reported, and as weights of all outputs."""
-    n, shape = len(output), output.shape[1:]
-    size = math.prod(shape)
-    is_vector = size == max(shape, default=1)
-    if target is None:
-        if not is_vector:
-            raise InputError(
-                f"the output has shape {output.shape}, so there is no largest class; give target= as an array of "
-                "output weights (ones where you want to know why)"
-            )
-        return _one_hot(output.reshape(n, -1).argmax(axis=1), output)
-    given = as_array("target", target)
-    is_index = given.dtype.kind in "iu" and given.ndim <= 1
-    if is_index and is_vector and given.shape in ((), (n,)):
-        indices = np.broadcast_to(given, (n,)).astype(np.int64)
-        wrong = indices[(indices < -size) | (indices >= size)]
-        if len(wrong):
-            raise InputError(f"target is {int(wrong[0])}; the network has {size} outputs, 0 to {size - 1}")
-        return _one_hot(indices % size, output)
-    if not is_index and given.shape in (shape, output.shape):
-        if not np.isfinite(given).all():
-            raise InputError("target holds NaN or infinity; expected finite output weights")
-        full = np.broadcast_to(given.astype(output.dtype), output.shape)
-        return full, full
-    raise InputError(
-        f"target is {_describe(target)}; expected None, an index below {size}, one index for each of the {n} "
-        f"samples, or output weights, as floats, of shape {shape} or {output.shape}"
-    )
-
-
-def _one_hot(indices: NDArray[Any], output: Array) -> tuple[NDArray[Any], Array]:
-    """The indices, and the weights that choose one output of each sample."""
-    weights = np.zeros(output.shape, output.dtype)
-    weights.reshape(len(output), -1)[np.arange(len(output)), indices] = 1
-    return indices, weights
-
-
-def _initial(init: Any, output: Array, probabilities: Array | None) -> Array:
-    """What the target's weights are multiplied by to give the initial relevance."""
-    if isinstance(init, str):
-        if init not in INITS:
-            raise InputError(f"init is {init!r}; expected one of {', '.join(INITS)}, or an array")
-        if init == "one":
-            return np.ones_like(output)
-        if init == "logit":
-            return output
-        if probabilities is None:
-            raise InputError(
-                f'init="probability" needs class scores of shape (n, classes); the output has {output.shape}'
-            )
-        return probabilities
-    given = as_array("init", init)
-    if not np.isfinite(given).all():
-        raise InputError("init holds NaN or infinity; expected finite numbers")
-    if given.shape == output.shape:
-        return given
-    if given.shape in ((), (len(output),)):
-        return np.broadcast_to(given.reshape(-1, *[1] * (output.ndim - 1)), output.shape)
-    raise InputError(
-        f"init has shape {given.shape}; expected ({len(output)},) or the output's {output.shape}"
-    )
-
-
-def _describe(value: Any) -> Any:
-    """A target or an initial relevance, for manifests and messages."""
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    array = np.asarray(value)
-    return array.tolist() if array.size <= 16 else f"array of shape {array.shape}"

@@ -109,15 +109,25 @@ class Books:
         """Bytes per sample."""
         return 8 * (PARTS * self.ledgers + SUMS * self.sums)
 
+    def joined(self, runs: Sequence[Numbers]) -> Numbers:
+        """The numbers of several runs as those of one run with all their samples."""
+        ledgers, sums = [], []
+        for numbers in runs:
+            n = numbers.nbytes // max(self.nbytes, 1)
+            split = n * PARTS * self.ledgers
+            ledgers.append(numbers[:split].reshape(self.ledgers, n * PARTS))
+            sums.append(numbers[split:].reshape(self.sums, n * SUMS))
+        return np.concatenate([np.concatenate(part, axis=1).ravel() for part in (ledgers, sums)])
+
     def settled(self, numbers: Numbers, n: int) -> Callable[[], tuple[ConservationRow, ...]]:
-        """The ledger of a run with `n` samples, to be made when somebody asks for it.
+        """The ledger of a run with `n` samples, to be made when somebody asks for it; keeps `numbers` until then.
 
         Raises
         ------
         NonFiniteError
             As `rows`, but at once.
         """
-        make = partial(self.rows, numbers.copy(), n)
+        make = partial(self.rows, numbers, n)
         with _QUIET():
             size = np.abs(numbers).sum()
         if not math.isfinite(size):  # if it is, so is every sum of some of the numbers

@@ -13,6 +13,7 @@ from .canonize import Canonized, canonize
 from .errors import InputError, ModelError, NonFiniteError
 from .graph import Graph
 from .lower import lower
+from .memory import memory_limit
 from .ops.base import Array
 from .original import Original
 from .plan import Plan
@@ -129,7 +130,13 @@ class Network:
         return float(np.abs(before - after).max()) / scale
 
     def predict(
-        self, x: Any, *, backend: str | None = None, threads: int | None = None, dtype: Any = np.float32
+        self,
+        x: Any,
+        *,
+        backend: str | None = None,
+        threads: int | None = None,
+        dtype: Any = np.float32,
+        max_memory: int | str | None = None,
     ) -> Array:
         """Run the network.
 
@@ -141,6 +148,9 @@ class Network:
         threads : int, optional
             At most this many threads; default: all that `lrpfast.get_num_threads` allows.
         dtype : float32 or float64, default float32
+        max_memory : int or str, optional
+            At most this many bytes for all arrays of one run, or a size such as "512MB"; a batch that takes
+            more is run piece by piece. Default: no limit.
 
         Returns
         -------
@@ -150,18 +160,24 @@ class Network:
         Raises
         ------
         InputError
-            `x` has the wrong shape or dtype.
+            `x` has the wrong shape or dtype; an option is invalid, or not even one sample fits in `max_memory`.
         NonFiniteError
             `x` or the output holds NaN or infinity.
         """
         if self._original is None:
             bound = self.at(as_array("x", x).shape[1:])
-            return bound.predict(x, backend=backend, threads=threads, dtype=dtype)
+            return bound.predict(x, backend=backend, threads=threads, dtype=dtype, max_memory=max_memory)
         kernels, dtype, threads = backends.get(backend), real_dtype(dtype), thread_count(threads)
+        limit = memory_limit(max_memory)
         x = check_input(self, x, dtype)
         plan, canonized = self._plan(kernels, dtype)
-        with kernels.limit_threads(threads), plan.workspace(len(x)) as run:
-            output = run.forward(x)
+        outputs = []
+        with kernels.limit_threads(threads):
+            for piece in plan.pieces(len(x), limit):
+                some = x[piece]
+                with plan.workspace(len(some)) as run:
+                    outputs.append(run.forward(some))
+        output = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
         check_output(canonized.graph, x, output)
         return output if canonized.head is None else canonized.head.forward(output)
 

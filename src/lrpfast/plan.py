@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
 
 from .arena import ALIGNMENT
-from .ledger import Books, ConservationRow
+from .errors import InputError
+from .ledger import Books, ConservationRow, Numbers
+from .memory import in_words
 from .ops.base import Array
 from .steps import Draft, HostCall, KernelCall, Memory, Shape, Step, View, mapped
 
@@ -52,6 +54,30 @@ class Plan(Draft):
         passes = _programs(self.forward, self.backend), _programs(self.vjp, self.backend)
         object.__setattr__(self, "_passes", passes)
 
+    def nbytes(self, n: int) -> int:
+        """Memory that a run with `n` samples takes."""
+        return n * self.bytes_per_sample + ALIGNMENT
+
+    def pieces(self, n: int, limit: int | None) -> list[slice]:
+        """`n` samples in as few pieces as take no more than `limit` bytes each, the larger ones first.
+
+        Raises
+        ------
+        InputError
+            Not even one sample fits.
+        """
+        if limit is None or self.nbytes(n) <= limit:
+            return [slice(0, n)]
+        if self.nbytes(1) > limit:
+            raise InputError(
+                f"max_memory is {in_words(limit)}, but one sample takes {in_words(self.nbytes(1))}; give at least "
+                "so much, record less, or take a smaller network or input"
+            )
+        count = -(-n // ((limit - ALIGNMENT) // self.bytes_per_sample))
+        size, larger = divmod(n, count)
+        starts = [i * size + min(i, larger) for i in range(count + 1)]
+        return [slice(start, end) for start, end in pairwise(starts)]
+
     def workspace(self, n: int) -> Lease:
         """Memory for a run with `n` samples, for the time of a `with`; what it holds is lost at the end."""
         return Lease(self, n)
@@ -69,7 +95,7 @@ class Plan(Draft):
                 if workspace.n == n:
                     return self._free.pop(i)
             memory = self._free.pop().memory if self._free else np.empty(0, np.uint8)
-        needed = n * self.bytes_per_sample + ALIGNMENT
+        needed = self.nbytes(n)
         return Workspace(self, n, memory if memory.nbytes >= needed else np.empty(needed, np.uint8))
 
     def give_back(self, workspace: Workspace) -> None:
@@ -145,13 +171,14 @@ class Workspace:
         """The relevance that was asked for, after `vjp`."""
         return {name: array.copy() for name, array in self._recorded.items()}
 
+    def numbers(self) -> Numbers:
+        """What the conservation ledger is settled from, after `vjp`."""
+        numbers: Numbers = self._numbers.copy()
+        return numbers
+
     def settle(self) -> tuple[ConservationRow, ...]:
         """The conservation ledger, after `vjp`; raises `NonFiniteError` if relevance is not finite."""
-        return self.settled()()
-
-    def settled(self) -> Callable[[], tuple[ConservationRow, ...]]:
-        """As `settle`, but a function that makes the ledger, when it is wanted; it outlives the run."""
-        return self._books.settled(self._numbers, self.n)
+        return self._books.settled(self.numbers(), self.n)()
 
     def _bound(self, step: Any, plan: Plan, arena: Memory, n: int) -> Callable[[], Any]:
         return _bound(step, plan, arena, n)

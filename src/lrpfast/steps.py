@@ -155,7 +155,8 @@ class KernelCall(Step):
         end = self.end
         if end is None:
             return ()
-        read = (end.quotient and end.quotient.r, end.plus, end.times)
+        r = None if end.quotient is None else end.quotient.r
+        read = (r, end.plus, end.times)
         return tuple((end.out, view) for view in read if view is not None)
 
     def moved(self, change: Callable[[View], View]) -> KernelCall:

@@ -29,6 +29,7 @@ from .options import (
     dtype_option,
     input_shape_option,
     load_network,
+    memory_option,
     model_argument,
     threads_option,
 )
@@ -81,12 +82,14 @@ SHORT = 0.005
 )  # fmt: skip
 @input_shape_option
 @threads_option
+@memory_option
 @backend_option
 @dtype_option
 def bench(
     model: str, file: str | None, preprocess: str | None, composite: str, parameters: Parameters,
     low: float | None, high: float | None, batch: int, repeats: int, profiled: bool, out: str | None,
-    input_shape: tuple[int, ...] | None, threads: int | None, backend: str | None, dtype: str,
+    input_shape: tuple[int, ...] | None, threads: int | None, max_memory: int | None,
+    backend: str | None, dtype: str,
 ) -> None:  # fmt: skip
     network = load_network(model, input_shape)
     x = _batch(network, file, preprocess, dtype, batch)
@@ -94,11 +97,14 @@ def bench(
     chosen = make_composite(composite, parameters, low, high, network.canonized(dtype).graph, box)
     threads = threads or backends.get_num_threads()
     engine: dict[str, Any] = {"threads": threads, "backend": backend, "dtype": dtype}
-    explainer = Explainer(network, chosen, **engine)
+    explainer = Explainer(network, chosen, max_memory=max_memory, **engine)
     if out not in (None, "-"):
         check_destinations([Path(out)], [model] if file is None else [model, file])
 
-    calls = {"predict": lambda: network.predict(x, **engine), "explain": lambda: explainer(x)}
+    calls = {
+        "predict": lambda: network.predict(x, max_memory=max_memory, **engine),
+        "explain": lambda: explainer(x),
+    }
     reference, why_not = _reference(model, threads, x)
     if reference is not None:
         calls = {"onnxruntime": lambda: reference(x), **calls}

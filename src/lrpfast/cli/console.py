@@ -83,7 +83,7 @@ def _translate_ours(error: LrpfastError) -> Failure:
     if isinstance(error, NonFiniteError):
         return Failure(message, REFUSED, "--dtype float64 has more range")
     if isinstance(error, InputError):
-        return Failure(message, BAD_INPUT)
+        return Failure(message, USAGE if message.startswith("max_memory") else BAD_INPUT)
     return Failure(message, BAD_OUTPUT if isinstance(error, OutputError) else REFUSED)
 
 

@@ -30,6 +30,7 @@ from .options import (
     input_shape_option,
     json_option,
     load_network,
+    memory_option,
     model_argument,
     threads_option,
 )
@@ -101,6 +102,7 @@ Mode = Literal["overlay", "side_by_side"]
 )
 @input_shape_option
 @threads_option
+@memory_option
 @backend_option
 @dtype_option
 @json_option
@@ -108,7 +110,8 @@ def explain(
     model: str, inputs: tuple[str, ...], out: str | None, save: str | None, target: str | None,
     labels: str | None, composite: str, parameters: Parameters, low: float | None, high: float | None,
     init: str | None, preprocess: str | None, mode: Mode | None, cmap: str,
-    input_shape: tuple[int, ...] | None, threads: int | None, backend: str | None, dtype: str, as_json: bool,
+    input_shape: tuple[int, ...] | None, threads: int | None, max_memory: int | None,
+    backend: str | None, dtype: str, as_json: bool,
 ) -> None:  # fmt: skip
     if out is None and save is None and not as_json:
         raise usage("there is nothing to write", "say -o heat.png, --save result.npz or --json")
@@ -124,7 +127,9 @@ def explain(
     known = preprocess is not None or len(pictures) == len(inputs)
     box = bounds(preprocessing, network.input_shape) if known and composite in BOXED else None
     chosen = make_composite(composite, parameters, low, high, network.canonized(dtype).graph, box)
-    explainer = Explainer(network, chosen, threads=threads, backend=backend, dtype=dtype)
+    explainer = Explainer(
+        network, chosen, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory
+    )
     check_destinations((file for several in files for file in several), (*inputs, model))
     if pictures and preprocess is None:
         how = "brought to 0 ... 1" if preprocessing == UNIT else "preprocessed as for ImageNet"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..composites import COMPOSITES
-from ..errors import ModelError
+from ..errors import InputError, ModelError
+from ..memory import memory_limit
 from .console import REFUSED, Failure, OneOf, translate, usage
 
 if TYPE_CHECKING:
@@ -56,6 +57,21 @@ class ParameterType(click.ParamType):  # type: ignore[type-arg]
             raise usage(f"--param is {value!r}; expected NAME=NUMBER", "such as --param gamma=0.5") from None
 
 
+class MemoryType(click.ParamType):  # type: ignore[type-arg]
+    """``512MB`` or ``1.5GiB``; a number alone is bytes."""
+
+    name = "memory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        text = str(value).strip()
+        try:
+            return memory_limit(int(text) if text.isdecimal() else text)
+        except InputError:
+            raise usage(
+                f"--max-memory is {value!r}; expected a size", "such as 512MB or 1.5GiB, or bytes"
+            ) from None
+
+
 def apply(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several click decorators as one, in the order in which they are written."""
 
@@ -96,6 +112,11 @@ threads_option = click.option(
     metavar="N",
     help="At most so many threads.  [default: all there are]",
 )
+
+memory_option = click.option(
+    "--max-memory", type=MemoryType(), metavar="SIZE",
+    help="At most so much memory for a run's arrays, such as 512MB.  [default: no limit]",
+)  # fmt: skip
 
 backend_option = click.option(
     "--backend", type=OneOf("backend", ("native", "numba", "numpy")),
