@@ -127,6 +127,23 @@ void add_needed_rows(const T* s, Size s_pitch, const T* w, Size w_pitch, Size m0
     add_rows<T, R, Whole>(rows, factors, part, count, sums, pitch);
 }
 
+/// The products of the rows [m0, m1) of w with the samples [n0, n1), for `count` outputs from k0 on, whole vectors
+/// of them: by tiles, in the same order as row by row.
+template <class T>
+void tile_rows(const Gemm<T>& args, const T* src, Size n0, Size n1, Size m0, Size m1, Size k0, Size count, T* sums,
+               Size pitch) {
+    const TileSource<T> source{src + m0, 0, args.m, 0, m1 - m0, m1 - m0, 1, args.k, 0};
+    const Size tiles = blocks_of(n1 - n0, kTilePlaces);
+    for (Size k = 0; k < count; k += kPanel<T>)
+        for (Size tile = 0; tile < tiles; ++tile) {
+            const Size first = tile * (n1 - n0) / tiles, some = (tile + 1) * (n1 - n0) / tiles - first;
+            Size samples[kTilePlaces];
+            for (Size p = 0; p < some; ++p) samples[p] = n0 + first + p;
+            tile_for<T>(some, count - k, !args.w_part.is_identity())(
+                source, samples, args.w + m0 * args.k + k0 + k, args.w_part, sums + first * pitch + k, pitch);
+        }
+}
+
 /// The outputs [k0, k1) of the samples [n0, n1).
 template <class T, bool Whole>
 void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0, Size k1,
@@ -134,21 +151,23 @@ void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0
     const Size pitch = blocks_of(k1 - k0, kLanes<T>) * kLanes<T>, samples = n1 - n0;
     T* totals = scratch<T>(Scratch::result, 2 * samples * pitch);
     T* sums = totals + samples * pitch;
-    for (Size i = 0; i < samples * pitch; ++i) totals[i] = sums[i] = 0;
-    for (Size m = 0; m < args.m; m += kVjpRows) {
-        const Size end = at_most(m + kVjpRows, args.m);
-        const auto add = [&](auto add_some, Size n) {
-            add_some(src + n * args.m, args.m, args.w + k0, args.k, m, end, args.w_part, k1 - k0,
-                     sums + (n - n0) * pitch, pitch);
-        };
-        Size n = n0;
-        for (; n + 4 <= n1; n += 4) add(add_needed_rows<T, 4, Whole>, n);
-        for (; n < n1; ++n) add(add_needed_rows<T, 1, Whole>, n);
-        if (end % kVjpDepth != 0 && end < args.m) continue;
-        for (Size i = 0; i < samples * pitch; ++i) {
-            totals[i] += sums[i];
-            sums[i] = 0;
+    for (Size i = 0; i < samples * pitch; ++i) totals[i] = 0;
+    const bool by_tiles = samples >= kTilePlaces && Filter<T>::can(args.w_part);
+    const Size tiled = by_tiles ? (k1 - k0) / kLanes<T> * kLanes<T> : 0;
+    for (Size depth = 0; depth < args.m; depth += kVjpDepth) {
+        const Size bottom = at_most(depth + kVjpDepth, args.m);
+        for (Size i = 0; i < samples * pitch; ++i) sums[i] = 0;
+        if (tiled > 0) tile_rows(args, src, n0, n1, depth, bottom, k0, tiled, sums, pitch);
+        for (Size m = depth; m < bottom && tiled < k1 - k0; m += kVjpRows) {
+            const auto add = [&](auto add_some, Size n) {
+                add_some(src + n * args.m, args.m, args.w + k0 + tiled, args.k, m, at_most(m + kVjpRows, bottom),
+                         args.w_part, k1 - k0 - tiled, sums + (n - n0) * pitch + tiled, pitch);
+            };
+            Size n = n0;
+            for (; n + 4 <= n1; n += 4) add(add_needed_rows<T, 4, Whole>, n);
+            for (; n < n1; ++n) add(add_needed_rows<T, 1, Whole>, n);
         }
+        for (Size i = 0; i < samples * pitch; ++i) totals[i] += sums[i];
     }
     for (Size n = n0; n < n1; ++n, totals += pitch)
         for (Size k = k0; k < k1; k += kVjpSlot) {
