@@ -18,7 +18,7 @@ from lrpfast.benchmark_profile import operations
 from lrpfast.composites import assign
 from lrpfast.lower import lower
 from lrpfast.plan import Plan
-from lrpfast.steps import KernelCall, Step
+from lrpfast.steps import KernelCall
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from networks import HIGH, LOW, network
@@ -85,13 +85,7 @@ def subject(name: str) -> Subject:
 def multiplications(plan: Plan) -> int:
     """Of all convolutions and dense layers of a plan."""
     steps = [s for s in (*plan.forward, *plan.vjp) if s.label().startswith(("conv", "gemm", "depthwise"))]
-    return sum(work(step) for step in steps) // 2
-
-
-def work(step: Step) -> int:
-    """Operations of a step per sample; twice as many where a convolution has two parts of its weights."""
-    two = isinstance(step, KernelCall) and step.arguments.get("other_part") is not None
-    return (operations(step) or 0) * (2 if two else 1)
+    return sum(operations(step) or 0 for step in steps) // 2
 
 
 def demo_pictures(n: int) -> Array:

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from compare import DEFAULT_NETWORKS, positive
 from report import listed, markdown, update
-from subjects import onnxruntime_predict, subject, work
+from subjects import onnxruntime_predict, subject
 
 from lrpfast.benchmark import machine, prediction_error
+from lrpfast.benchmark_profile import operations
 from lrpfast.steps import KernelCall, Step
 
 from networks import NETWORKS  # isort: skip (found by subjects)
@@ -67,7 +68,7 @@ def rows_of(name: str, composite: str, batch: int) -> list[tuple[str, ...]]:
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for timed in zip(*runs, strict=True):
         step = timed[0][0]
-        numbers = (min(seconds for _, seconds in timed), work(step) * batch, nbytes(step, batch))
+        numbers = (min(seconds for _, seconds in timed), (operations(step) or 0) * batch, nbytes(step, batch))
         sums[kind(step)] = [a + b for a, b in zip(sums[kind(step)], numbers, strict=True)]
     total = sum(seconds for seconds, _, _ in sums.values())
     return [

@@ -115,8 +115,9 @@ def operations(step: Step) -> int | None:
 
 
 def _products(step: KernelCall) -> int:
-    """What a multiplication and an addition for each weight amount to."""
-    return 2 * int(step.arguments["w"].size)
+    """What a multiplication and an addition for each weight amount to; twice, if there are two parts of them."""
+    parts = 1 if step.arguments.get("other_part") is None else 2
+    return 2 * parts * int(step.arguments["w"].size)
 
 
 def _shape(array: View | Array) -> tuple[int, ...]:
