@@ -18,7 +18,6 @@ from lrpfast.benchmark_profile import operations
 from lrpfast.composites import assign
 from lrpfast.lower import lower
 from lrpfast.plan import Plan
-from lrpfast.steps import KernelCall
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from networks import HIGH, LOW, network
