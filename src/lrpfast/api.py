@@ -323,7 +323,7 @@ def _explanation(compiled: _Compiled, answers: Sequence[_Answer], target: Any, i
         probabilities=answer.probabilities,
         target=answer.target,
         layers=answer.layers,
-        conservation=Conservation(compiled.plan.books.settled(answer.numbers, len(answer.output))),
+        conservation=Conservation(compiled.plan.backs[0].books.settled(answer.numbers, len(answer.output))),
         manifest={**compiled.manifest, "target": described(target), "init": described(init)},
     )
 
@@ -336,7 +336,7 @@ def _joined(answers: Sequence[_Answer], plan: Plan) -> _Answer:
         None if probabilities[0] is None else np.concatenate(probabilities),
         np.concatenate(target),
         {name: np.concatenate([some[name] for some in layers]) for name in layers[0]},
-        plan.books.joined(numbers),
+        plan.backs[0].books.joined(numbers),
     )
 
 
