@@ -5,6 +5,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml CMakeLists.txt $(shell find csrc src -type f -not -name '*.pyc' -not -name '*.so')
 
+NETWORKS = vgg16 resnet50 mobilenet_v2 efficientnet_lite0 mlp
+PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
+
 .PHONY: demo test quick lint bench clean
 
 demo: $(VENV)/.installed
@@ -22,8 +25,16 @@ lint: $(VENV)/.tools
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.tools
-	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr,rounds
+# The machine's limits; the table against onnxruntime, zennit and captum; where the time goes; then every kernel, and
+# one layer with each rule. NETWORKS=mlp BENCH_ARGS="--repeats 1" PYTEST_ARGS="-k gemm" measure less.
+bench: $(VENV)/.bench
+	mkdir -p build/bench
+	$(BIN)/python bench/roofline.py --json build/bench/roofline.json
+	$(BIN)/python bench/compare.py --networks $(NETWORKS) --composite $(PRESETS) --numba --processes \
+		--json build/bench/compare.json --chart build/bench/compare.png $(BENCH_ARGS)
+	$(BIN)/python bench/where.py --networks $(NETWORKS)
+	$(BIN)/python -m pytest bench -m "not networks" --benchmark-columns=median,iqr,rounds \
+		--benchmark-json=build/bench/kernels.json $(PYTEST_ARGS)
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +47,10 @@ $(VENV)/.installed: $(VENV)/.pip $(SOURCES)
 
 $(VENV)/.tools: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test --group lint --group peers
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group bench
 	touch $@
 
 clean:

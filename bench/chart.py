@@ -9,16 +9,20 @@ from typing import Any
 
 from report import CONTESTANTS, Row, digits
 
-COLORS = {"predict": "#56B4E9", "explain": "#0072B2", "zennit": "#E69F00", "captum": "#CC79A7"}
+COLORS = {
+    "predict": "#56B4E9", "explain": "#0072B2", "numba": "#009E73", "zennit": "#E69F00", "captum": "#CC79A7",
+}  # fmt: skip
 """Of the palette of Okabe and Ito, which the colour-blind can tell apart."""
 
-NAMES = {"predict": "lrpfast predict", "explain": "lrpfast explain", "zennit": "zennit", "captum": "captum"}
+NAMES = {"predict": "lrpfast predict", "explain": "lrpfast explain", "numba": "lrpfast explain on Numba"}
+"""Of contestants in the legend; the others have their own."""
 
 Group = tuple[str, int]
 """The bars of one network and batch."""
 
 HEIGHT = 0.19  # inches of a bar
 GAP = 0.7  # bars between groups
+TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def draw(result: dict[str, Any], rows: Sequence[Row], path: Path) -> None:
@@ -35,15 +39,26 @@ def draw(result: dict[str, Any], rows: Sequence[Row], path: Path) -> None:
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
-    most = max(multiple for row in rows for multiple in row.multiples.values())
+    multiples = [multiple for row in rows for multiple in row.multiples.values()]
+    limits = 0.9 * min(multiples), 1.6 * max(multiples)  # room for numbers
     for axis, threads in zip(axes[0], panels, strict=True):
         draw_panel(axis, [row for row in rows if row.threads == threads], shown, places)
         axis.set_ylim(bottom - GAP - 0.3, -0.7)
-        axis.set_xlim(0, 1.12 * most)
+        axis.set_xscale("log")
+        axis.set_xticks(TICKS, [str(tick) for tick in TICKS], minor=False)
+        axis.set_xticks([], minor=True)
+        axis.set_xlim(limits)
         axis.set_title(f"{threads} thread{'s' * (threads > 1)}", fontsize=10, loc="left")
-        axis.set_xlabel("multiples of onnxruntime's inference (the line)", fontsize=9)
+        axis.set_xlabel("time in inferences of onnxruntime (the line is one; logarithmic)", fontsize=9)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=len(shown), loc="outside upper center", frameon=False, fontsize=9)
+    figure.legend(
+        handles,
+        labels,
+        ncols=len(shown) if len(panels) > 1 else 3,
+        loc="outside upper center",
+        frameon=False,
+        fontsize=9,
+    )
     about = f"{result['composite']}, float32, {result['machine']['cpu']}, {result['machine']['backend']}"
     figure.supxlabel(about, fontsize=7, color="0.4")
     figure.savefig(path, dpi=160)
@@ -71,8 +86,10 @@ def draw_panel(
         taking_part = [row for row in rows if name in row.seconds]
         at = [places[row.network, row.batch][name] for row in taking_part]
         lengths = [row.multiples[name] for row in taking_part]
-        bars = axis.barh(at, lengths, 0.9, color=COLORS[name], label=NAMES[name])
-        axis.bar_label(bars, [digits(length) for length in lengths], padding=3, fontsize=7)
+        axis.barh(at, [length - 1 for length in lengths], 0.9, left=1, color=COLORS[name],
+                  label=NAMES.get(name, name))  # fmt: skip
+        for place, length in zip(at, lengths, strict=True):
+            axis.text(1.04 * max(1, length), place, digits(length), va="center", fontsize=7)
     axis.axvline(1, color="0.25", linewidth=1)
     middles = [mean(bars.values()) for bars in places.values()]
     axis.set_yticks(middles, [f"{network}\nbatch {batch}" for network, batch in places], fontsize=8)

@@ -56,30 +56,37 @@ class Contest:
 
 
 @contextmanager
-def contest(net: Subject, batch: int, threads: int, composite: str) -> Iterator[Contest]:
+def contest(net: Subject, batch: int, threads: int, composite: str, with_numba: bool) -> Iterator[Contest]:
     """Make all contestants ready; what need be done only once (loading, registering rules, planning) is done."""
     torch.set_num_threads(threads)
     x = net.pictures(batch)
     infer = onnxruntime_predict(net.path, threads)
-    explainer = net.explainer(composite, threads)
-
-    def explain() -> Answer:
-        explanation = explainer(x)
-        return Answer(explanation.output, explanation.relevance, explanation.conservation)
-
     with zennit_explainer(net, x, composite) as zennit:
         calls: dict[str, Call] = {
             "onnxruntime": lambda: Answer(infer(x)),
             "predict": lambda: Answer(net.network.predict(x, threads=threads)),
-            "explain": explain,
-            "zennit": zennit,
+            "explain": explainer(net, x, composite, threads),
         }
+        if with_numba:
+            calls["numba"] = explainer(net, x, composite, threads, "numba")
+        calls["zennit"] = zennit
         obstacle = captum_obstacle(net, composite)
         if obstacle:
             yield Contest(calls, {"captum": obstacle}, {})
             return
         expected = lrpfast.explain(net.network, x, composite=CAPTUM).relevance
         yield Contest(calls | {"captum": captum_explainer(net, x)}, {}, {"captum": expected})
+
+
+def explainer(net: Subject, x: Array, composite: str, threads: int, backend: str | None = None) -> Call:
+    """lrpfast's explanation, on its best backend or the one named."""
+    made = net.explainer(composite, threads, backend)
+
+    def explain() -> Answer:
+        explanation = made(x)
+        return Answer(explanation.output, explanation.relevance, explanation.conservation)
+
+    return explain
 
 
 # --- zennit ---

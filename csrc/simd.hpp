@@ -39,21 +39,6 @@ LRPFAST_INLINE void store(T* to, Vec<T> v) {
     __builtin_memcpy(to, &v, sizeof v);
 }
 
-/// Store what is not read again soon past the caches, if `to` is aligned.
-template <class T>
-LRPFAST_INLINE void stream(T* to, Vec<T> v) {
-    if (reinterpret_cast<std::uintptr_t>(to) % sizeof v != 0) return store(to, v);
-#if defined(__clang__)
-    __builtin_nontemporal_store(v, reinterpret_cast<Vec<T>*>(to));
-#elif LRPFAST_VECTOR_BYTES == 64
-    _mm512_stream_ps(reinterpret_cast<float*>(to), (__m512)v);
-#elif LRPFAST_VECTOR_BYTES == 32
-    _mm256_stream_ps(reinterpret_cast<float*>(to), (__m256)v);
-#else
-    store(to, v);
-#endif
-}
-
 /// a · b + c, rounded once where the target can: explicitly, and nowhere else (-ffp-contract=off), so that
 /// a result cannot depend on which loop the compiler chose to contract.
 #if LRPFAST_VECTOR_BYTES == 64
@@ -155,7 +140,6 @@ template <class T>
 struct Full {
     static LRPFAST_INLINE Vec<T> get(const T* from) { return load(from); }
     static LRPFAST_INLINE void put(T* to, Vec<T> v) { store(to, v); }
-    static LRPFAST_INLINE void put_away(T* to, Vec<T> v) { stream(to, v); }
     static LRPFAST_INLINE Vec<T> counted(Vec<T> v) { return v; }
 };
 template <class T>
@@ -163,7 +147,6 @@ struct Rest {
     Size count;
     LRPFAST_INLINE Vec<T> get(const T* from) const { return load(from, count); }
     LRPFAST_INLINE void put(T* to, Vec<T> v) const { store(to, v, count); }
-    LRPFAST_INLINE void put_away(T* to, Vec<T> v) const { store(to, v, count); }
     /// Zeros in the lanes that are none of the line's.
     LRPFAST_INLINE Vec<T> counted(Vec<T> v) const {
         for (int i = 1; i < kLanes<T>; ++i) v[i] = i < count ? v[i] : T(0);

@@ -282,7 +282,10 @@ def test_endings(kernel: str) -> None:
     if "other_part" in case.arguments:
         by_sign = with_arguments(case.with_ending(bias=None, quotient=None), other_part=(1.0, 0.0))
         refused(by_sign.with_ending(times=None), "other_part is given, but end.times is None")
-        refused(by_sign.with_ending(kept=before), "end.kept and other_part are given, expected at most one of them")
+        refused(
+            by_sign.with_ending(kept=before),
+            "end.kept and other_part are given, expected at most one of them",
+        )
         case = with_arguments(case, other_part=None)
     refused(case.with_ending(plus=None, kept=before), "end has kept, but neither plus nor a clamp")
     clamped = case.with_ending(clamp=(1.0, 0.0, 1.0), quotient=None, kept=before)

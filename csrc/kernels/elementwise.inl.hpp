@@ -101,31 +101,34 @@ void divide(const Divide<T>& args) {
                  });
 }
 
-/// Other lanes for some places: through an array (place, channel).
+/// to[i · to_step] = from[i · from_step].
+template <class T>
+LRPFAST_INLINE void copy_apart(const T* from, Size from_step, Size count, T* to, Size to_step) {
+    for (Size i = 0; i < count; ++i) to[i * to_step] = from[i * from_step];
+}
+
+/// Other lanes, some places at a time.
 template <class T>
 void reorder(const Reorder<T>& args) {
-    constexpr Size kPlaces = 64;
+    constexpr Size kPlaces = 256;
     const Size src_blocks = blocks_of(args.channels, args.src_lanes), out_blocks = blocks_of(args.channels, args.out_lanes);
-    const Size chunks = blocks_of(args.inner, kPlaces), width = out_blocks * args.out_lanes;
+    const Size chunks = blocks_of(args.inner, kPlaces);
     const Finisher<T> finisher(args.end);
     const SlotSums<T> sums(finisher, args.n, chunks);
     parallel_for(args.n * chunks, args.n * args.inner * args.channels * 16, [&](Size task) {
         const Size sample = task / chunks, first = task % chunks * kPlaces, count = at_most(kPlaces, args.inner - first);
-        T* between = scratch<T>(Scratch::source, kPlaces * width);
-        if (width > args.channels) fill_line(T(0), count * width, between);
-        for (Size block = 0; block < src_blocks; ++block) {
-            const Size channel = block * args.src_lanes, lanes = at_most(args.src_lanes, args.channels - channel);
-            const T* from = args.src + ((sample * src_blocks + block) * args.inner + first) * args.src_lanes;
-            for (Size place = 0; place < count; ++place)
-                for (Size lane = 0; lane < lanes; ++lane)
-                    between[place * width + channel + lane] = from[place * args.src_lanes + lane];
-        }
         Totals totals{};
         T* line = scratch<T>(Scratch::result, kPlaces * args.out_lanes);
         for (Size block = 0; block < out_blocks; ++block) {
-            for (Size place = 0; place < count; ++place)
-                for (Size lane = 0; lane < args.out_lanes; ++lane)
-                    line[place * args.out_lanes + lane] = between[place * width + block * args.out_lanes + lane];
+            for (Size lane = 0; lane < args.out_lanes; ++lane) {
+                const Size channel = block * args.out_lanes + lane;
+                const bool there = channel < args.channels;
+                const T nothing = 0;
+                const T* from = there ? args.src + ((sample * src_blocks + channel / args.src_lanes) * args.inner + first) *
+                                                       args.src_lanes + channel % args.src_lanes
+                                      : &nothing;
+                copy_apart(from, there ? args.src_lanes : 0, count, line + lane, args.out_lanes);
+            }
             finisher.lanes(line, count, args.out_lanes,
                            ((sample * out_blocks + block) * args.inner + first) * args.out_lanes,
                            block * args.out_lanes, totals);

@@ -67,7 +67,7 @@ LRPFAST_INLINE void put(const Ending<T>& end, const Lanes& lanes, Vec<T> v, Size
         const Vec<T> times = lanes.get(end.times + at);
         v = v * (end.times_part.is_identity() ? times : part_of(times, end.times_part));
     }
-    if ((M::plus || M::last == Last::clamp) && end.kept != nullptr) lanes.put_away(end.kept + at, v);
+    if ((M::plus || M::last == Last::clamp) && end.kept != nullptr) lanes.put(end.kept + at, v);
     if (M::plus) v = lanes.get(end.plus + at) * end.plus_factor + v;
     if (M::last == Last::clamp) {
         if (end.slope != T(1)) v = v < Vec<T>{} ? v * end.slope : v;
@@ -156,11 +156,12 @@ LRPFAST_INLINE void prefetch_lines(const T* from, Size count) {
 /// Ask for what the ending of these results, from i0 to i1, will read.
 template <class T>
 LRPFAST_INLINE void prefetch_places(const Ending<T>& end, const PlaceResults<T>& of, Size i0, Size i1) {
+    const T* const arrays[] = {end.times, end.plus, end.quotient.r};
+    if (arrays[0] == nullptr && arrays[1] == nullptr && arrays[2] == nullptr) return;
     const Size first = of.places[i0], count = of.places[i1 - 1] + 1 - first;
     if (count > 2 * (i1 - i0)) return;  // they lie apart
     for (Size o = 0; o < of.outs; o += kLanesOfBlock) {
         const Size at = ((of.sample * of.blocks + (of.out0 + o) / kLanesOfBlock) * of.plane + first) * kLanesOfBlock;
-        const T* const arrays[] = {end.times, end.plus, end.quotient.r, end.out};
         for (const T* array : arrays)
             if (array != nullptr) prefetch_lines(array + at, count * kLanesOfBlock);
     }

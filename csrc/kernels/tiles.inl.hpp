@@ -39,6 +39,7 @@ void multiply_tile(const TileSource<T>& from, const Size* places, const T* panel
             for (int p = 0; p < PLACES; ++p) {
                 const Size place = places[tap * kTilePlaces + p];
                 x[p] = place < 0 ? nothing : block + place * from.place_step + first;
+                __builtin_prefetch(x[p] + PLACES * from.place_step);  // which the next tile is likely to read
             }
             const T* w = row + tap * kPanel<T>;
             for (Size k = 0; k < count; ++k, w += row_step) {

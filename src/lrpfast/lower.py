@@ -258,15 +258,19 @@ class Lowering:
         bias: Array | None = None, form: str = "",
     ) -> None:  # fmt: skip
         """`s = scale · [gate] · R / stab(z)`."""
+        norm_size = self.fact(node.output).size if rule.stab.norm_scale else 0
+        end = Ending(s, quotient=self.quotient(node, rule, share, s, gate_z, bias))
+        self.call(node, "divide", {"z": z, "norm_size": norm_size, "end": end}, form)
+
+    def quotient(
+        self, node: Node, rule: SharingRule, share: Share, s: View, gate_z: View | None, bias: Array | None
+    ) -> Quotient:
+        """A node's relevance over what the ending computes that writes `s`."""
         r = self.relevance[node.output].elements().like(s)
-        stab = rule.stab
-        quotient = Quotient(
-            r, self.ledger(node), float(stab.epsilon), stab.clip, share.scale, share.gate,
+        return Quotient(
+            r, self.ledger(node), float(rule.stab.epsilon), rule.stab.clip, share.scale, share.gate,
             gate_z if share.gate else None, bias,
         )  # fmt: skip
-        norm_size = self.fact(node.output).size if stab.norm_scale else 0
-        end = Ending(s, quotient=quotient)
-        self.call(node, "divide", {"z": z, "norm_size": norm_size, "end": end}, form)
 
     # --- forward ---
 

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .lower import Lowering
 
 Row = tuple[float, float]
+
+_A_FEW = 4.0
+"""How many times its share of the output a unit may hand back, for errors still to be small."""
 
 
 def pair(part: Part) -> Row:
@@ -241,10 +244,11 @@ class _LinearShare:
     def is_tame(self, share: Share, terms: tuple[Term, ...]) -> bool:
         """Whether the denominator is nowhere less than the output that a ReLU lets through.
 
-        Relevance over it is then no more than relevance over that output, so that one small denominator
-        does not drown its neighbours' relevance in rounding errors.
+        Relevance over it is then no more than relevance over that output (or a few times as much: α of the
+        rule AlphaBeta), so that one small denominator does not drown its neighbours' relevance in rounding
+        errors.
         """
-        if self.rectified is None or share.gate < 0 or not 0 < share.scale <= 1:
+        if self.rectified is None or share.gate < 0 or not 0 < share.scale <= _A_FEW:
             return False
         rows = table(terms)
         bias = self.m.bias
@@ -290,10 +294,7 @@ class _LinearShare:
         m, z = self.m, self.like_z("z")
         x, _ = self.source(ALL)
         assert x is not None
-        own, wanted = m.bias, m.bias_part(bias)
-        shift = None
-        if own is not None:
-            shift = (0 if wanted is None else wanted) - self.to.dtype.type(pattern.half) * own
+        shift = self.shift(pattern.half, m.bias, m.bias_part(bias))
         end = Ending(m.z_view(z), shift, plus=m.z_view(self.z), plus_factor=pattern.half)
         parts = (pattern.tilt, -pattern.tilt), pair(ABS)
         self.to.product(self.node, m, m.forward, x, parts, end, form="|x|·|w|", exact=False)
@@ -329,12 +330,15 @@ class _LinearShare:
     def divide(self, z: Stored | Array, share: Share, bias: Array | None, form: str) -> Stored:
         """Relevance over a denominator."""
         s = self.like_z("s")
-        gate = self.z if self.rectified is None else self.to.values[self.rectified.output]
         self.to.divide(
             self.node, self.rule, share, self.elements(z) if isinstance(z, Stored) else z, self.elements(s),
-            self.elements(gate), self.m.per_channel(bias), form,
+            self.elements(self.gate()), self.m.per_channel(bias), form,
         )  # fmt: skip
         return s
+
+    def gate(self) -> Stored:
+        """What has the sign of z wherever relevance arrives."""
+        return self.z if self.rectified is None else self.to.values[self.rectified.output]
 
     def back(
         self, s: Stored, w: Part, times: View | None, times_part: Row, form: str, exact: bool = True
@@ -361,13 +365,22 @@ class _LinearShare:
         self.to.exact.add(xw.name)
         quotients = []
         for share, sign in zip(shares, (1.0, -1.0), strict=True):
-            z, bias = self.like_z("z"), m.bias_part(share.bias)
-            plus = self.scaled(xw, half, own, bias)
-            end = Ending(self.elements(z), plus=self.elements(plus))
-            to.collect(node, self.elements(u), (sign * tilt, sign * tilt), end)
+            bias, s = m.bias_part(share.bias), self.like_z("s")
             source = "the output" if xw is self.z else "x·w"
             form = f"{half:g}·x·w{sign * tilt:+g}·|x||w| from {source} and |x|·|w|"
-            quotients.append(self.divide(z, share, bias, form))
+            # half · (xw − own) ± tilt · u + bias
+            shift = self.shift(half, own, bias)
+            end = Ending(self.elements(s), m.per_channel(shift), plus=self.elements(xw), plus_factor=half)
+            parts = sign * tilt, sign * tilt
+            if self.rule.stab.norm_scale:  # which needs the whole denominator first
+                to.collect(node, self.elements(u), parts, end)
+                quotients.append(self.divide(s, share, bias, form))
+                continue
+            quotient = to.quotient(
+                node, self.rule, share, self.elements(s), self.elements(self.gate()), m.per_channel(bias)
+            )
+            to.collect(node, self.elements(u), parts, replace(end, quotient=quotient), form)
+            quotients.append(s)
         one, other = map(self.elements, quotients)
         both, difference = self.like_z("s"), self.like_z("d")
         to.collect(node, other, WHOLE, Ending(self.elements(both), plus=one))
@@ -375,19 +388,12 @@ class _LinearShare:
         self.back(both, Part(half, half), x, WHOLE, "x·w")
         self.back(difference, Part(tilt, -tilt), x, pair(ABS), "|x|·|w|")
 
-    def scaled(self, a: Stored, factor: float, own: Array | None, bias: Array | None) -> Stored:
-        """`factor · (a − own) + bias` per channel."""
-        m, kind = self.m, self.to.dtype.type
-        out = self.like_z("z")
-        b = np.zeros(m.z_channels, kind) if own is None else -kind(factor) * own
-        if bias is not None:
-            b = b + bias
-        arguments = {
-            "src": self.elements(a), "w": np.full(m.z_channels * m.rows, factor, kind), "src_part": WHOLE,
-            "w_part": WHOLE, "end": Ending(self.elements(out), m.per_channel(b)),
-        }  # fmt: skip
-        self.to.call(self.node, "affine", arguments)
-        return out
+    def shift(self, half: float, own: Array | None, bias: Array | None) -> Array | None:
+        """`bias − half · own` per channel."""
+        if own is None:
+            return bias
+        shifted: Array = (0 if bias is None else bias) - self.to.dtype.type(half) * own
+        return shifted
 
 
 # --- shares of Add ---

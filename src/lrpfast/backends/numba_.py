@@ -164,7 +164,11 @@ def _by_sign(w_part: Part, other_part: Part | None, end: Ending) -> list[tuple[P
         return [(w_part, end)]
     positive, negative = end.times_part
     first = Ending(
-        np.empty_like(end.out), times=end.times, times_part=(positive, 0.0), plus=end.plus, plus_factor=end.plus_factor
+        np.empty_like(end.out),
+        times=end.times,
+        times_part=(positive, 0.0),
+        plus=end.plus,
+        plus_factor=end.plus_factor,
     )
     second = replace(end, times_part=(0.0, negative), plus=first.out, plus_factor=1.0)
     return [(w_part, first), (other_part, second)]
