@@ -207,7 +207,7 @@ def test_a_profile_times_every_step(backend: str, files: Path) -> None:
     assert {type(step) for step in steps} == {KernelCall, HostCall}
     assert all(isinstance(step, Step) and seconds >= 0 for step, seconds in timed)
     assert sum(seconds for _, seconds in timed) > 0
-    plan = explainer._plan(network).plan
+    plan = explainer._prepared(network).plan
     assert steps == [*plan.forward, *plan.vjp]
     before = explainer(x, target=1, init="one").relevance
     explainer.profile(x)

@@ -72,7 +72,7 @@ def test_the_ledger_is_that_of_the_whole_batch() -> None:
 
 
 def test_pieces_fit_and_are_of_about_one_size() -> None:
-    plan = Explainer(mlp())._plan(mlp()).plan
+    plan = Explainer(mlp())._prepared(mlp()).plan
     for n in range(1, 20):
         for most in range(1, 20):
             limit = plan.nbytes(most)
@@ -89,7 +89,7 @@ def test_a_run_takes_no_more(backend: str) -> None:
     explainer = Explainer(cnn(), backend=backend)
     limit = limit_for(explainer, 2)
     explainer(IMAGES, max_memory=limit)
-    kept = explainer._plan(explainer.network).plan._free
+    kept = explainer._prepared(explainer.network).plan._free
     assert kept and all(workspace.memory.nbytes <= limit for workspace in kept)
 
 
@@ -97,7 +97,7 @@ def test_the_explainers_own_limit_and_that_of_a_call(monkeypatch: pytest.MonkeyP
     free = Explainer(cnn())
     explainer = Explainer(cnn(), max_memory=limit_for(free, 2))
     runs: list[int] = []
-    plan = explainer._plan(explainer.network).plan
+    plan = explainer._prepared(explainer.network).plan
     take = type(plan).take
     monkeypatch.setattr(type(plan), "take", lambda self, n: runs.append(n) or take(self, n))
     explainer(IMAGES)

@@ -80,7 +80,7 @@ def test_arrays_of_several_lanes_are_refused() -> None:
     a, conv = np.ones((1, 1, 1, 3, 3, 8), np.float32), np.ones((8, 8, 1, 1, 1), np.float32)
     one, none = (1, 1, 1), (0, 0, 0)
     with pytest.raises(InputError, match="conv_forward: there are arrays of 8 lanes"):
-        numba.conv_forward(a, conv, one, none, one, 1, (1, 1), (1, 1), False, Ending(a.copy()))
+        numba.conv_forward(a, conv, one, none, one, 1, (1, 1), (1, 1), None, False, Ending(a.copy()))
     a = a.reshape(1, 1, 9, 8)
     with pytest.raises(InputError, match="reorder: there are arrays of 8 lanes"):
         numba.reorder(a, 8, Ending(np.ones((1, 8, 9, 1), np.float32)))

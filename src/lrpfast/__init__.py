@@ -13,7 +13,7 @@ from ._version import __version__
 
 if _typing.TYPE_CHECKING:
     from . import image, layers, preprocess, taylor
-    from .api import Explainer, explain, load, propagate
+    from .api import Explainer, compare, explain, load, propagate
     from .backends import get_num_threads, set_num_threads
     from .composites import COMPOSITES, Composite, Selector, composite
     from .errors import (
@@ -128,6 +128,7 @@ __all__ = [
     "ZBox",
     "ZPlus",
     "__version__",
+    "compare",
     "composite",
     "explain",
     "get_num_threads",

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import backends
-from ._version import __version__
 from .composites import Composite, Selector, assign
 from .composites import composite as make_composite
 from .errors import InputError, RuleError
-from .explanation import Conservation, Explanation
+from .explanation import Explanation
 from .graph import Fact, Graph, Node
-from .ledger import Numbers
 from .lower import lower
 from .memory import memory_limit
-from .network import (
-    Network,
-    as_array,
-    as_finite,
-    check_input,
-    check_output,
-    real_dtype,
-    thread_count,
-)
+from .network import Network, as_array, as_finite, check_input, real_dtype, thread_count
 from .ops.base import Array, Op
-from .ops.softmax import Softmax
-from .plan import Plan, Workspace
-from .question import Question, ask, described, has_classes
+from .prepared import Prepared, prepare
 from .rules import Rule
 from .steps import Step
-
-_SOFTMAX = Softmax()
 
 
 def load(source: Any, input_shape: tuple[int, ...] | None = None) -> Network:
@@ -128,9 +111,9 @@ class Explainer:
         self.record = (record,) if isinstance(record, str) else tuple(record)
         self.max_memory = memory_limit(max_memory)
         self._lock = threading.Lock()
-        self._plans: dict[tuple[int, ...], _Compiled] = {}
+        self._made: dict[tuple[tuple[int, ...], bool], Prepared] = {}
         if network.is_bound:
-            self._plan(network).plan.pieces(1, self.max_memory)
+            self._prepared(network).plan.pieces(1, self.max_memory)
 
     def __repr__(self) -> str:
         return f"<Explainer of {self.network!r} by {self.composite.name} on {self.backend.name}>"
@@ -144,45 +127,21 @@ class Explainer:
         ModelError
             The network does not know the shape of its input yet.
         """
-        return self._plan(self.network).plan.bytes_per_sample
+        return self._prepared(self.network).plan.bytes_per_sample
 
-    def _plan(self, network: Network) -> _Compiled:
-        found = self._plans.get(network.input_shape)
+    def _prepared(self, network: Network, keep: bool = False) -> Prepared:
+        """What is needed for inputs of the network's shape, made at its first use."""
+        key = network.input_shape, keep
+        found = self._made.get(key)
         if found is not None:
             return found
         with self._lock:
-            if network.input_shape not in self._plans:
-                network.original.hash_aside()  # which the manifest waits for
-                graph = network.canonized(self.dtype).graph
-                assigned = assign(self.composite, graph)
+            if key not in self._made:
                 with self.backend.limit_threads(self.threads):  # some denominators are computed here
-                    plan = lower(graph, assigned, self.backend, self.dtype, self._recorded(graph))
-                manifest = {
-                    "model": {"name": network.name, "sha256": network.hash},
-                    "composite": self.composite.name,
-                    "rules": {name: str(a.rule) for name, a in assigned.items()},
-                    "versions": {
-                        "lrpfast": __version__, "numpy": np.__version__, "python": sys.version.split()[0]
-                    },
-                    "backend": backends.describe(self.backend),
-                    "dtype": str(self.dtype),
-                }  # fmt: skip
-                self._plans[network.input_shape] = _Compiled(graph, plan, manifest)
-            return self._plans[network.input_shape]
-
-    def _recorded(self, graph: Graph) -> tuple[str, ...]:
-        names = [node.name for node in graph.nodes]
-        if "all" in self.record:
-            return tuple(names)
-        found: list[str] = []
-        for pattern in self.record:
-            matching = fnmatch.filter(names, pattern)
-            if not matching:
-                raise InputError(
-                    f"record names {pattern!r}, which fits no node; the nodes are {', '.join(names)}"
-                )
-            found += matching
-        return tuple(dict.fromkeys(found))
+                    self._made[key] = prepare(
+                        network, (self.composite,), self.backend, self.dtype, self.record, keep
+                    )
+            return self._made[key]
 
     def __call__(
         self,
@@ -226,16 +185,59 @@ class Explainer:
         """
         threads, limit = self._limits(threads, max_memory)
         network, x = self._checked(x)
-        compiled = self._plan(network)
-        question = self._question(compiled, x, target, init)
-        pieces = compiled.plan.pieces(len(x), limit)
-        answers = []
+        prepared = self._prepared(network)
+        asked = prepared.ask(target, init, len(x))
         with self.backend.limit_threads(threads):
-            for piece in pieces:
-                some = x[piece]
-                with compiled.plan.workspace(len(some)) as run:
-                    answers.append(self._answer(run, compiled, some, question.some(piece)))
-        return _explanation(compiled, answers, target, self._init(init))
+            (explanation,) = prepared.explanations(x, [asked], limit)
+        return explanation
+
+    def several(
+        self,
+        x: Any,
+        targets: Iterable[Any],
+        init: Any = None,
+        *,
+        threads: int | None = None,
+        max_memory: int | str | None = None,
+    ) -> list[Explanation]:
+        """Explain several targets of the same inputs, with one forward pass for all.
+
+        What does not depend on the target is computed once: the prediction, and the denominators of rules
+        that need more than the layer's output. A sample takes more memory than `memory_per_sample`, since
+        relevance cannot take the place of what the next target needs.
+
+        Parameters
+        ----------
+        x : array (n, *network.input_shape)
+        targets : iterable
+            One or more, each as for a single explanation: None, an index, an index per sample, or weights.
+        init, threads, max_memory : optional
+            As for a single explanation, for all targets.
+
+        Returns
+        -------
+        list of Explanation
+            One for each target, in their order; like single ones, but for rounding at most. Their `output`
+            and `probabilities` are the same arrays.
+
+        Raises
+        ------
+        InputError
+            There are no targets, or as for a single explanation.
+        NonFiniteError
+            As for a single explanation.
+
+        Examples
+        --------
+        >>> cat, dog = explain.several(x, [281, 207])  # doctest: +SKIP
+        """
+        threads, limit = self._limits(threads, max_memory)
+        network, x = self._checked(x)
+        wanted = _as_list("targets", targets, "one or more targets, such as [281, 207]")
+        prepared = self._prepared(network, keep=True)
+        asked = [prepared.ask(target, init, len(x)) for target in wanted]
+        with self.backend.limit_threads(threads):
+            return prepared.explanations(x, asked, limit)
 
     def profile(self, x: Any, target: Any = None, init: Any = None) -> list[tuple[Step, float]]:
         """Where the time of an explanation goes.
@@ -252,19 +254,10 @@ class Explainer:
             The plan's steps in the order in which they run, each with the seconds that it took.
         """
         network, x = self._checked(x)
-        compiled = self._plan(network)
-        question = self._question(compiled, x, target, init)
-        seconds = np.zeros(len(compiled.plan.forward) + len(compiled.plan.vjp))
+        prepared = self._prepared(network)
+        asked = prepared.ask(target, init, len(x))
         with self.backend.limit_threads(self.threads):
-            for piece in compiled.plan.pieces(len(x), self.max_memory):
-                some, asked = x[piece], question.some(piece)
-                with compiled.plan.workspace(len(some)) as run:
-                    self._answer(run, compiled, some, asked)
-                with compiled.plan.timed_workspace(len(some)) as timed:
-                    self._answer(timed, compiled, some, asked)
-                    steps, times = zip(*timed.times(), strict=True)
-                    seconds += times
-        return list(zip(steps, seconds.tolist(), strict=True))
+            return prepared.times(x, asked, self.max_memory)
 
     def _checked(self, x: Any) -> tuple[Network, Array]:
         """The network for arrays like `x`, and `x` as it takes it."""
@@ -277,67 +270,13 @@ class Explainer:
         threads, limit = thread_count(threads), memory_limit(max_memory)
         return self.threads if threads is None else threads, self.max_memory if limit is None else limit
 
-    def _init(self, init: Any) -> Any:
-        return self.composite.init if init is None else init
 
-    def _question(self, compiled: _Compiled, x: Array, target: Any, init: Any) -> Question:
-        return ask(target, self._init(init), len(x), compiled.graph.output_shape, self.dtype)
-
-    def _answer(self, run: Workspace, compiled: _Compiled, x: Array, question: Question) -> _Answer:
-        """Explain in a workspace."""
-        output = run.forward(x)
-        check_output(compiled.graph, x, output)
-        probabilities = _SOFTMAX.forward(output) if has_classes(output.shape[1:]) else None
-        target, initial = question.initial(output, probabilities)
-        relevance = run.vjp(initial)
-        if self.composite.times_input:
-            relevance = relevance * x
-        return _Answer(relevance, output, probabilities, target, run.recorded(), run.numbers())
-
-
-class _Compiled(NamedTuple):
-    """All that an explainer prepares for one shape of the input."""
-
-    graph: Graph
-    plan: Plan
-    manifest: Mapping[str, Any]
-
-
-class _Answer(NamedTuple):
-    """What a run finds out about some of the samples; attributes are those of `Explanation`."""
-
-    relevance: Array
-    output: Array
-    probabilities: Array | None
-    target: NDArray[Any]
-    layers: Mapping[str, Array]
-    numbers: Numbers
-
-
-def _explanation(compiled: _Compiled, answers: Sequence[_Answer], target: Any, init: Any) -> Explanation:
-    """The explanation that the answers about all pieces of a batch make."""
-    answer = answers[0] if len(answers) == 1 else _joined(answers, compiled.plan)
-    return Explanation(
-        relevance=answer.relevance,
-        output=answer.output,
-        probabilities=answer.probabilities,
-        target=answer.target,
-        layers=answer.layers,
-        conservation=Conservation(compiled.plan.books.settled(answer.numbers, len(answer.output))),
-        manifest={**compiled.manifest, "target": described(target), "init": described(init)},
-    )
-
-
-def _joined(answers: Sequence[_Answer], plan: Plan) -> _Answer:
-    relevance, output, probabilities, target, layers, numbers = zip(*answers, strict=True)
-    return _Answer(
-        np.concatenate(relevance),
-        np.concatenate(output),
-        None if probabilities[0] is None else np.concatenate(probabilities),
-        np.concatenate(target),
-        {name: np.concatenate([some[name] for some in layers]) for name in layers[0]},
-        plan.books.joined(numbers),
-    )
+def _as_list(name: str, values: Any, expected: str) -> list[Any]:
+    """The values, of which there has to be one at least."""
+    listed = [] if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) else list(values)
+    if not listed:
+        raise InputError(f"{name} is {values!r:.60}; expected {expected}")
+    return listed
 
 
 def explain(
@@ -358,6 +297,65 @@ def explain(
     True
     """
     return Explainer(network, composite, record=record, **options)(x, target, init)
+
+
+def compare(
+    network: Network,
+    x: Any,
+    composites: Iterable[str | Composite],
+    target: Any = None,
+    init: Any = None,
+    *,
+    threads: int | None = None,
+    backend: str | None = None,
+    dtype: Any = np.float32,
+    record: str | Iterable[str] = (),
+    max_memory: int | str | None = None,
+) -> list[Explanation]:
+    """Explain the same predictions under several composites, with one forward pass for all.
+
+    Parameters
+    ----------
+    network : Network
+    x : array (n, *network.input_shape)
+    composites : iterable of str or Composite
+        One or more.
+    target, init : optional
+        As for an `Explainer`'s call, for all composites; `init` is each composite's own by default.
+    threads, backend, dtype, record, max_memory : optional
+        As for `Explainer`.
+
+    Returns
+    -------
+    list of Explanation
+        One for each composite, in their order; like those of explainers, but for rounding. Their `output` and
+        `probabilities` are the same arrays.
+
+    Raises
+    ------
+    CompositeError
+        A composite is unknown, or leaves a node without a rule.
+    InputError
+        There are no composites, or as for `Explainer` and its call.
+    NonFiniteError
+        NaN or infinity in `x`, in the prediction or in the relevance.
+
+    Examples
+    --------
+    >>> plus, flat = lrpfast.compare(network, x, ["epsilon_plus", "epsilon_plus_flat"])  # doctest: +SKIP
+    """
+    named = _as_list("composites", composites, 'one or more, such as ["epsilon_plus", "gradient"]')
+    chosen = [make_composite(composite) for composite in named]
+    kernels, dtype, threads = backends.get(backend), real_dtype(dtype), thread_count(threads)
+    limit = memory_limit(max_memory)
+    x = as_array("x", x)
+    network = network.at(x.shape[1:])
+    x = check_input(network, x, dtype)
+    record = (record,) if isinstance(record, str) else tuple(record)
+    with kernels.limit_threads(threads):
+        prepared = prepare(network, chosen, kernels, dtype, record, keep=True)
+        asked = [prepared.ask(target, init, len(x), which) for which in range(len(chosen))]
+        return prepared.explanations(x, asked, limit)
 
 
 def propagate(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from .steps import Draft, View
+from .steps import Back, Draft, Step, View
 
 ALIGNMENT = 64  # bytes: a cache line
 
@@ -31,14 +31,8 @@ class Place:
     offset: int = -1
 
 
-def laid_out(draft: Draft, numbers: Sequence[View]) -> tuple[Draft, int]:
-    """Give every array its offset in the arena.
-
-    Parameters
-    ----------
-    draft : Draft
-    numbers : sequence of View
-        Arrays that lie one behind the other at the arena's end, for the whole of a run.
+def laid_out(draft: Draft) -> tuple[Draft, int]:
+    """Give every array its offset in the arena, at whose end lie the numbers of the ledgers, for the whole of a run.
 
     Returns
     -------
@@ -46,6 +40,7 @@ def laid_out(draft: Draft, numbers: Sequence[View]) -> tuple[Draft, int]:
     nbytes : int
         What the arena takes per sample.
     """
+    numbers = [view for back in draft.backs for view in back.numbers]
     places = _places(draft, frozenset(view.array for view in numbers))
     end = _settle(list({id(place): place for place in places.values()}.values()))
     offsets = {name: place.offset for name, place in places.items()}
@@ -56,10 +51,21 @@ def laid_out(draft: Draft, numbers: Sequence[View]) -> tuple[Draft, int]:
     def move(view: View) -> View:
         return replace(view, offset=offsets[view.array])
 
-    forward, vjp = (tuple(step.moved(move) for step in steps) for steps in (draft.forward, draft.vjp))
-    recorded = {name: move(view) for name, view in draft.recorded.items()}
-    initial, relevance = (None if v is None else move(v) for v in (draft.initial, draft.relevance))
-    return Draft(forward, vjp, move(draft.input), move(draft.output), initial, relevance, recorded), end
+    def moved(back: Back) -> Back:
+        return replace(
+            back,
+            steps=tuple(step.moved(move) for step in back.steps),
+            initial=move(back.initial),
+            relevance=move(back.relevance),
+            recorded={name: move(view) for name, view in back.recorded.items()},
+            numbers=tuple(map(move, back.numbers)),
+        )
+
+    forward = tuple(step.moved(move) for step in draft.forward)
+    backs = tuple(map(moved, draft.backs))
+    return replace(
+        draft, forward=forward, input=move(draft.input), output=move(draft.output), backs=backs
+    ), end
 
 
 def _places(draft: Draft, elsewhere: frozenset[str]) -> dict[str, Place]:
@@ -70,10 +76,7 @@ def _places(draft: Draft, elsewhere: frozenset[str]) -> dict[str, Place]:
     def new(view: View, time: int) -> None:
         places[view.array] = Place(_rounded(view.nbytes), time, last.get(view.array, time))
 
-    new(draft.input, 0)
-    if draft.initial is not None:
-        new(draft.initial, len(draft.forward))
-    for time, step in enumerate((*draft.forward, *draft.vjp)):
+    def add(step: Step, time: int) -> None:
         read = [places.get(view.array) for view in step.inputs()]
         for view in step.outputs():
             if view.array in elsewhere:
@@ -85,6 +88,16 @@ def _places(draft: Draft, elsewhere: frozenset[str]) -> dict[str, Place]:
                 places[view.array] = before
             else:
                 new(view, time)
+
+    new(draft.input, 0)
+    for time, step in enumerate(draft.forward):
+        add(step, time)
+    start = len(draft.forward)
+    for back in draft.backs:
+        new(back.initial, start)
+        for time, step in enumerate(back.steps, start):
+            add(step, time)
+        start += len(back.steps)
     return places
 
 
@@ -99,8 +112,14 @@ def _last_uses(draft: Draft) -> dict[str, int]:
     last: dict[str, int] = {}
     for time, step in enumerate((*draft.forward, *draft.vjp)):
         last.update((view.array, time) for view in (*step.inputs(), *step.outputs()))
-    last[draft.output.array] = max(last.get(draft.output.array, 0), len(draft.forward))
-    last.update((view.array, len(draft.forward) + len(draft.vjp)) for view in draft.results())
+    before = end = len(draft.forward)
+    last[draft.output.array] = max(last.get(draft.output.array, 0), before)
+    for back in draft.backs:
+        end += len(back.steps)
+        last.update((view.array, end) for view in back.results())
+    if draft.keeps:  # what the forward pass makes for a pass back is to be there for the next one
+        made = {draft.input.array, *(name for step in draft.forward for name in step.writes())}
+        last.update((name, end) for name in made if last.get(name, 0) >= before)
     return last
 
 

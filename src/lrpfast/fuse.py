@@ -18,9 +18,11 @@ from .steps import Draft, KernelCall, Step, View, mapped
 def fused(draft: Draft) -> Draft:
     """The draft with as many steps as possible made ends of others."""
     readers = Counter(view.array for step in (*draft.forward, *draft.vjp) for view in step.inputs())
-    readers.update(view.array for view in (draft.output, *draft.results()))
-    forward, vjp = (_Fusion(readers).run(steps) for steps in (draft.forward, draft.vjp))
-    return replace(draft, forward=forward, vjp=vjp)
+    readers[draft.output.array] += 1
+    readers.update(view.array for back in draft.backs for view in back.results())
+    forward = _Fusion(readers).run(draft.forward)
+    backs = tuple(replace(back, steps=_Fusion(readers).run(back.steps)) for back in draft.backs)
+    return replace(draft, forward=forward, backs=backs)
 
 
 class _Fusion:

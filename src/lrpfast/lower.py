@@ -6,7 +6,7 @@ products a rule costs; every step says in words which form it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from .composites import Assignment
 from .errors import RuleError
 from .fuse import fused
 from .graph import Fact, Graph, Node
+from .hoist import hoisted
 from .layout import Stored, blocked, canonical, homes, three
 from .ledger import PARTS, SUMS, Account, Books
 from .linear_map import LinearMap, linear_map
@@ -39,7 +40,7 @@ from .rules import (
     SharingRule,
 )
 from .shares import Row
-from .steps import Delivery, Draft, HostCall, KernelCall, Shape, Step, View
+from .steps import Back, Delivery, Draft, HostCall, KernelCall, Shape, Step, View
 
 
 def lower(
@@ -61,7 +62,24 @@ def lower(
     fuse : bool, default True
         Let steps end in others where they can.
     """
-    return Lowering(graph, backend, np.dtype(dtype)).plan(assigned, tuple(record), fuse)
+    rules = () if assigned is None else (assigned,)
+    return Lowering(graph, backend, np.dtype(dtype)).plan(rules, tuple(record), fuse)
+
+
+def lower_kept(
+    graph: Graph, assigned: Sequence[Mapping[str, Assignment]], backend: Any, dtype: Any = np.float32,
+    record: Iterable[str] = (), *, fuse: bool = True,
+) -> Plan:  # fmt: skip
+    """Make a plan that can pass relevance back any number of times after one forward pass.
+
+    It takes more memory than the plan for a single explanation. Parameters are those of `lower`, but for:
+
+    Parameters
+    ----------
+    assigned : sequence of mapping of node name to Assignment
+        The rules of each pass back.
+    """
+    return Lowering(graph, backend, np.dtype(dtype)).plan(assigned, tuple(record), fuse, keep=True)
 
 
 class Lowering:
@@ -82,48 +100,48 @@ class Lowering:
         self.orders: dict[tuple[str, tuple[int, ...], int], Stored] = {}  # copies in other layouts
         self.exact: set[str] = set()  # outputs that are divided by
         self.sums: dict[str, int] = {}  # the number of the sums of an array
-        self.ledgers: dict[str, int] = {}  # the number of a node's ledger
+        self.ledgers: dict[str, View] = {}  # a node's ledger
         self.rules: dict[str, Rule] = {}
         self.vanishing: Mapping[str, bool] = {}
 
-    def plan(self, assigned: Mapping[str, Assignment] | None, record: tuple[str, ...], fuse: bool) -> Plan:
+    def plan(
+        self,
+        assigned: Sequence[Mapping[str, Assignment]],
+        record: tuple[str, ...],
+        fuse: bool,
+        keep: bool = False,
+    ) -> Plan:
         graph = self.graph
         given = self.values[graph.input] = self.stored(graph.input, graph.input)
         for node in graph.nodes:
             self.forward(node)
         output = self.ordered(self.values[graph.output], 1).host()
-        forward, self.steps = self.steps, []
-        accounts: tuple[Account, ...] = ()
-        initial = relevance = None
-        recorded: dict[str, View] = {}
-        if assigned is not None:
-            self.rules = {name: assignment.rule for name, assignment in assigned.items()}
-            self.vanishing = _vanishing(graph, self.rules)
-            start = self.stored(relevance_of(graph.output), graph.output)
-            initial = start.host()
-            self.relevance[graph.output] = self.ordered(start, self.homes[graph.output])
-            accounts = tuple(self.vjp(node, self.rules[node.name]) for node in reversed(graph.nodes))
-            relevance = self.relevance[graph.input].host()
-            recorded = {
-                node.name: self.ordered(self.relevance[node.output], 1, node.name).host()
-                for node in graph.nodes
-                if node.name in record
-            }
-        draft = Draft(
-            tuple(map(self.exacted, forward)),
-            tuple(self.steps),
-            given.host(),
-            output,
-            initial,
-            relevance,
-            recorded,
-        )
-        numbers = [*map(_ledger, self.ledgers), *map(_sums, self.sums)]
-        draft, nbytes = laid_out(fused(draft) if fuse else draft, numbers)
+        forward = self.steps
+        backs = tuple(self.back(rules, record) for rules in assigned)
+        draft = Draft(tuple(map(self.exacted, forward)), given.host(), output, backs)
+        if keep:
+            draft = hoisted(draft)
+        draft, nbytes = laid_out(fused(draft) if fuse else draft)
+        return Plan(**vars(draft), dtype=self.dtype, backend=self.backend, bytes_per_sample=nbytes)
+
+    def back(self, assigned: Mapping[str, Assignment], record: tuple[str, ...]) -> Back:
+        """A pass back under some rules."""
+        graph = self.graph
+        self.rules = {name: assignment.rule for name, assignment in assigned.items()}
+        self.vanishing = _vanishing(graph, self.rules)
+        self.steps, self.relevance, self.sums, self.ledgers = [], {}, {}, {}
+        start = self.stored(relevance_of(graph.output), graph.output)
+        self.relevance[graph.output] = self.ordered(start, self.homes[graph.output])
+        accounts = tuple(self.vjp(node, self.rules[node.name]) for node in reversed(graph.nodes))
+        relevance = self.relevance[graph.input].host()
+        recorded = {
+            node.name: self.ordered(self.relevance[node.output], 1, node.name).host()
+            for node in graph.nodes
+            if node.name in record
+        }
         books = Books(accounts, len(self.ledgers), len(self.sums))
-        return Plan(
-            **vars(draft), dtype=self.dtype, backend=self.backend, books=books, bytes_per_sample=nbytes
-        )
+        numbers = *self.ledgers.values(), *map(_sums, self.sums)
+        return Back(tuple(self.steps), start.host(), relevance, recorded, books, numbers)
 
     # --- arrays ---
 
@@ -194,8 +212,10 @@ class Lowering:
 
     def ledger(self, node: Node) -> View:
         """Where a node's divisions count what bias, stabilizer and dead units take."""
-        self.ledgers.setdefault(node.name, len(self.ledgers))
-        return _ledger(node.name)
+        if node.name not in self.ledgers:
+            name = self.unique(f"ledger({node.name})")
+            self.ledgers[node.name] = View(name, (PARTS,), dtype="float64")
+        return self.ledgers[node.name]
 
     # --- calls ---
 
@@ -336,7 +356,8 @@ class Lowering:
                 self.padding_ledger(node, node.op)
         self.bring_home(node)
         left = tuple((self.total(name, node.name), before.get(name)) for name in dict.fromkeys(node.inputs))
-        return Account(node.name, str(rule), rule.conserves, arrived, left, self.ledgers.get(node.name))
+        ledger = list(self.ledgers).index(node.name) if node.name in self.ledgers else None
+        return Account(node.name, str(rule), rule.conserves, arrived, left, ledger)
 
     def nothing_left(self, node: Node) -> None:
         """Zeros for inputs to which the signs of x and w leave no term of the rule."""
@@ -423,10 +444,6 @@ def relevance_of(value: str) -> str:
 
 def _in_lanes(name: str, lanes: int) -> str:
     return f"{name} in {lanes} lanes" if lanes > 1 else f"{name}, plain"
-
-
-def _ledger(node: str) -> View:
-    return View(f"ledger({node})", (PARTS,), dtype="float64")
 
 
 def _sums(array: str) -> View:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from .errors import InputError
 from .ledger import Books, ConservationRow, Numbers
 from .memory import in_words
 from .ops.base import Array
-from .steps import Draft, HostCall, KernelCall, Memory, Shape, Step, View, mapped
+from .steps import Back, Draft, HostCall, KernelCall, Memory, Shape, Step, View, mapped
 
 KEPT_WORKSPACES = 4
 KEPT_BYTES = 2**30  # of a workspace that is kept for the next run; larger ones are given back
@@ -36,23 +36,20 @@ class Plan(Draft):
     ----------
     dtype : dtype
     backend : module
-    books : Books
-        The ledger; its numbers lie at the arena's end.
     bytes_per_sample : int
         Memory that a run takes.
     """
 
-    dtype: np.dtype[Any]
-    backend: Any
-    books: Books
-    bytes_per_sample: int
-    _passes: tuple[list[Any], list[Any]] = field(init=False, repr=False)
+    dtype: np.dtype[Any] = field(kw_only=True)
+    backend: Any = field(kw_only=True)
+    bytes_per_sample: int = field(kw_only=True)
+    _passes: tuple[list[Any], ...] = field(init=False, repr=False)
     _free: list[Workspace] = field(init=False, repr=False, default_factory=list)
     _lock: Any = field(init=False, repr=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        passes = _programs(self.forward, self.backend), _programs(self.vjp, self.backend)
-        object.__setattr__(self, "_passes", passes)
+        passes = self.forward, *(back.steps for back in self.backs)
+        object.__setattr__(self, "_passes", tuple(_programs(steps, self.backend) for steps in passes))
 
     def nbytes(self, n: int) -> int:
         """Memory that a run with `n` samples takes."""
@@ -141,16 +138,22 @@ class Workspace:
         self.memory = memory
         start = -memory.ctypes.data % ALIGNMENT
         arena = memory[start : start + n * plan.bytes_per_sample]
-        self._forward, self._vjp = (
+        self._forward, *backs = (
             [self._bound(step, plan, arena, n) for step in steps] for steps in plan._passes
         )
         place = partial(View.of, arena=arena, n=n)
         self._input, self._output = place(plan.input), place(plan.output)
-        if plan.initial is not None and plan.relevance is not None:
-            self._initial, self._relevance = place(plan.initial), place(plan.relevance)
-        self._recorded = {name: place(view) for name, view in plan.recorded.items()}
-        self._books = plan.books
-        self._numbers = arena[n * (plan.bytes_per_sample - plan.books.nbytes) :].view(np.float64)
+        self._backs = [
+            _BoundBack(
+                calls,
+                place(back.initial),
+                place(back.relevance),
+                {name: place(view) for name, view in back.recorded.items()},
+                back.books,
+                _numbers(back, arena, n),
+            )
+            for calls, back in zip(backs, plan.backs, strict=True)
+        ]
 
     def forward(self, x: Array) -> Array:
         """Run the network on `x` of shape (n, *input_shape); returns its output."""
@@ -159,26 +162,30 @@ class Workspace:
         output: Array = self._output.copy()
         return output
 
-    def vjp(self, initial: Array) -> Array:
-        """Hand back the relevance `initial` of the output, after `forward`; returns that of the input."""
-        self._initial[...] = initial
-        self._numbers[...] = 0
-        self._run(self._vjp)
-        relevance: Array = self._relevance.copy()
+    def vjp(self, initial: Array, which: int = 0) -> Array:
+        """Hand back the relevance `initial` of the output, after `forward`; returns that of the input.
+
+        `which` of the plan's passes back is to be run. Only a plan that `keeps` runs more than one.
+        """
+        self._last = back = self._backs[which]
+        back.initial[...] = initial
+        back.numbers[...] = 0
+        self._run(back.calls)
+        relevance: Array = back.relevance.copy()
         return relevance
 
     def recorded(self) -> dict[str, Array]:
         """The relevance that was asked for, after `vjp`."""
-        return {name: array.copy() for name, array in self._recorded.items()}
+        return {name: array.copy() for name, array in self._last.recorded.items()}
 
     def numbers(self) -> Numbers:
         """What the conservation ledger is settled from, after `vjp`."""
-        numbers: Numbers = self._numbers.copy()
+        numbers: Numbers = self._last.numbers.copy()
         return numbers
 
     def settle(self) -> tuple[ConservationRow, ...]:
         """The conservation ledger, after `vjp`; raises `NonFiniteError` if relevance is not finite."""
-        return self._books.settled(self.numbers(), self.n)()
+        return self._last.books.settled(self.numbers(), self.n)()
 
     def _bound(self, step: Any, plan: Plan, arena: Memory, n: int) -> Callable[[], Any]:
         return _bound(step, plan, arena, n)
@@ -186,6 +193,24 @@ class Workspace:
     def _run(self, calls: Sequence[Callable[[], Any]]) -> None:
         for call in calls:
             call()
+
+
+class _BoundBack(NamedTuple):
+    """A pass back with its arrays in place."""
+
+    calls: list[Callable[[], Any]]
+    initial: Array
+    relevance: Array
+    recorded: Mapping[str, Array]
+    books: Books
+    numbers: Numbers
+
+
+def _numbers(back: Back, arena: Memory, n: int) -> Numbers:
+    """All numbers of the ledger, one behind the other."""
+    start = back.numbers[0].offset * n if back.numbers else 0
+    numbers: Numbers = arena[start : start + back.books.nbytes * n].view(np.float64)
+    return numbers
 
 
 class TimedWorkspace(Workspace):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends.ending import Ending, Quotient
+from .ledger import Books
 from .ops.base import Array
 
 Memory = NDArray[np.uint8]
@@ -228,27 +229,56 @@ class HostCall(Step):
 
 
 @dataclass(frozen=True)
-class Draft:
-    """What a plan does: steps forward and back, and the arrays by which it is reached from outside.
+class Back:
+    """A pass back: the relevance of the output becomes that of the input.
 
     Attributes
     ----------
-    forward, vjp : tuple of Step
-    input, output : View
-    initial, relevance : View or None
-        Relevance of the output and of the input; None for a plan that only predicts.
+    steps : tuple of Step
+    initial, relevance : View
+        Relevance of the output and of the input.
     recorded : mapping of node name to View
         Relevance that was asked for.
+    books : Books
+        The ledger.
+    numbers : tuple of View
+        What the ledger is settled from; they lie one behind the other.
     """
 
-    forward: tuple[Step, ...]
-    vjp: tuple[Step, ...]
-    input: View
-    output: View
-    initial: View | None
-    relevance: View | None
+    steps: tuple[Step, ...]
+    initial: View
+    relevance: View
     recorded: Mapping[str, View]
+    books: Books
+    numbers: tuple[View, ...]
 
     def results(self) -> tuple[View, ...]:
         """What is read at the end."""
-        return tuple(view for view in (self.relevance, *self.recorded.values()) if view is not None)
+        return self.relevance, *self.recorded.values()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a plan does: a forward pass, passes back, and the arrays by which it is reached from outside.
+
+    Attributes
+    ----------
+    forward : tuple of Step
+    input, output : View
+    backs : tuple of Back
+        None for a plan that only predicts.
+    keeps : bool, default False
+        Whether each pass back may be run any number of times after a forward pass, in any order; else
+        there is one, which may destroy what it reads.
+    """
+
+    forward: tuple[Step, ...]
+    input: View
+    output: View
+    backs: tuple[Back, ...]
+    keeps: bool = field(default=False, kw_only=True)
+
+    @property
+    def vjp(self) -> tuple[Step, ...]:
+        """The steps of the passes back."""
+        return tuple(step for back in self.backs for step in back.steps)

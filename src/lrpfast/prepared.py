@@ -1,0 +1,222 @@
+"""A network made ready for questions under one or several composites, and the runs that answer them."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import backends
+from ._version import __version__
+from .composites import Composite, assign
+from .errors import InputError
+from .explanation import Conservation, Explanation
+from .graph import Graph
+from .ledger import Books, Numbers
+from .lower import lower, lower_kept
+from .network import Network, check_output
+from .ops.base import Array
+from .ops.softmax import Softmax
+from .plan import Plan, Workspace
+from .question import Question, ask, described, has_classes
+from .steps import Step
+
+_SOFTMAX = Softmax()
+
+
+class Asked(NamedTuple):
+    """A question, in the user's words and as it was understood.
+
+    Attributes
+    ----------
+    target, init
+        As given.
+    question : Question
+    which : int
+        The number of the composite that it is asked of.
+    """
+
+    target: Any
+    init: Any
+    question: Question
+    which: int
+
+
+class Answer(NamedTuple):
+    """What a run finds out about some of the samples; attributes are those of `Explanation`."""
+
+    relevance: Array
+    output: Array
+    probabilities: Array | None
+    target: NDArray[Any]
+    layers: Mapping[str, Array]
+    numbers: Numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """All that is computed before any input is seen; made by `prepare`.
+
+    Attributes
+    ----------
+    graph : Graph
+        The canonised network.
+    plan : Plan
+        With a pass back for each composite.
+    composites : tuple of Composite
+    manifests : tuple of mapping
+        For each composite, what is known beforehand of an explanation's manifest.
+    """
+
+    graph: Graph
+    plan: Plan
+    composites: tuple[Composite, ...]
+    manifests: tuple[Mapping[str, Any], ...]
+
+    def ask(self, target: Any, init: Any, n: int, which: int = 0) -> Asked:
+        """A question about `n` samples; raises `InputError` if it does not fit."""
+        init = self.composites[which].init if init is None else init
+        question = ask(target, init, n, self.graph.output_shape, self.plan.dtype)
+        return Asked(target, init, question, which)
+
+    def explanations(self, x: Array, asked: Sequence[Asked], limit: int | None) -> list[Explanation]:
+        """An explanation for each question, in runs of at most `limit` bytes with one forward pass each."""
+        runs = []
+        for piece in self.plan.pieces(len(x), limit):
+            some = x[piece]
+            with self.plan.workspace(len(some)) as run:
+                runs.append(self._answers(run, some, asked, piece))
+        return [self._explanation(*found) for found in zip(asked, zip(*runs, strict=True), strict=True)]
+
+    def times(self, x: Array, asked: Asked, limit: int | None) -> list[tuple[Step, float]]:
+        """The seconds that each step takes for one question, in runs of at most `limit` bytes."""
+        steps = *self.plan.forward, *self.plan.vjp
+        seconds = np.zeros(len(steps))
+        for piece in self.plan.pieces(len(x), limit):
+            some = x[piece]
+            with self.plan.workspace(len(some)) as run:
+                self._answers(run, some, [asked], piece)
+            with self.plan.timed_workspace(len(some)) as timed:
+                self._answers(timed, some, [asked], piece)
+                seconds += [time for _, time in timed.times()]
+        return list(zip(steps, seconds.tolist(), strict=True))
+
+    def _answers(self, run: Workspace, x: Array, asked: Sequence[Asked], piece: slice) -> list[Answer]:
+        """What is to be said about the samples `x`, which are a piece of the batch."""
+        output = run.forward(x)
+        check_output(self.graph, x, output)
+        probabilities = _SOFTMAX.forward(output) if has_classes(output.shape[1:]) else None
+        answers = []
+        for one in asked:
+            target, initial = one.question.some(piece).initial(output, probabilities)
+            relevance = run.vjp(initial, one.which)
+            if self.composites[one.which].times_input:
+                relevance = relevance * x
+            answers.append(Answer(relevance, output, probabilities, target, run.recorded(), run.numbers()))
+        return answers
+
+    def _explanation(self, asked: Asked, answers: Sequence[Answer]) -> Explanation:
+        """The explanation that the answers about all pieces of a batch make."""
+        books = self.plan.backs[asked.which].books
+        answer = answers[0] if len(answers) == 1 else _joined(answers, books)
+        return Explanation(
+            relevance=answer.relevance,
+            output=answer.output,
+            probabilities=answer.probabilities,
+            target=answer.target,
+            layers=answer.layers,
+            conservation=Conservation(books.settled(answer.numbers, len(answer.output))),
+            manifest={
+                **self.manifests[asked.which],
+                "target": described(asked.target),
+                "init": described(asked.init),
+            },
+        )
+
+
+def _joined(answers: Sequence[Answer], books: Books) -> Answer:
+    relevance, output, probabilities, target, layers, numbers = zip(*answers, strict=True)
+    return Answer(
+        np.concatenate(relevance),
+        np.concatenate(output),
+        None if probabilities[0] is None else np.concatenate(probabilities),
+        np.concatenate(target),
+        {name: np.concatenate([some[name] for some in layers]) for name in layers[0]},
+        books.joined(numbers),
+    )
+
+
+def prepare(
+    network: Network,
+    composites: Sequence[Composite],
+    backend: Any,
+    dtype: np.dtype[Any],
+    record: Sequence[str],
+    keep: bool,
+) -> Prepared:
+    """Assign the rules and make the plan.
+
+    Parameters
+    ----------
+    network : Network
+        Its shape is known.
+    composites : sequence of Composite
+        One, unless `keep`.
+    backend : module
+    dtype : dtype
+    record : sequence of str
+        Names or patterns of nodes.
+    keep : bool
+        Whether a forward pass is to serve several questions.
+
+    Raises
+    ------
+    CompositeError
+        A composite leaves a node without a rule.
+    InputError
+        A pattern fits no node.
+    """
+    network.original.hash_aside()  # which the manifest waits for
+    graph = network.canonized(dtype).graph
+    assigned = [assign(composite, graph) for composite in composites]
+    names = recorded(record, graph)
+    if keep:
+        plan = lower_kept(graph, assigned, backend, dtype, names)
+    else:
+        (rules,) = assigned
+        plan = lower(graph, rules, backend, dtype, names)
+    manifests = tuple(
+        {
+            "model": {"name": network.name, "sha256": network.hash},
+            "composite": composite.name,
+            "rules": {name: str(a.rule) for name, a in rules.items()},
+            "versions": {
+                "lrpfast": __version__, "numpy": np.__version__, "python": sys.version.split()[0]
+            },
+            "backend": backends.describe(backend),
+            "dtype": str(dtype),
+        }
+        for composite, rules in zip(composites, assigned, strict=True)
+    )  # fmt: skip
+    return Prepared(graph, plan, tuple(composites), manifests)
+
+
+def recorded(patterns: Iterable[str], graph: Graph) -> tuple[str, ...]:
+    """The names of the nodes that the patterns fit; "all" fits every one."""
+    names = [node.name for node in graph.nodes]
+    if "all" in patterns:
+        return tuple(names)
+    found: list[str] = []
+    for pattern in patterns:
+        matching = fnmatch.filter(names, pattern)
+        if not matching:
+            raise InputError(
+                f"record names {pattern!r}, which fits no node; the nodes are {', '.join(names)}"
+            )
+        found += matching
+    return tuple(dict.fromkeys(found))
