@@ -263,10 +263,11 @@ def conv_case(
         (n, groups * of_out, *out), out_lanes, **window.geometry(), groups=groups, other_part=None, exact=exact,
     )  # fmt: skip
     case = Case(kernel, arguments)
-    if arguments["end"].times is None or not make.choose([False, True]):
+    by_sign = make.choose([False, True, False])  # neither the simplest nor the fullest case: it excludes a bias
+    if arguments["end"].times is None or not by_sign:
         return case
-    by_sign = case.with_ending(bias=None, kept=None)
-    return Case(kernel, {**by_sign.arguments, "other_part": make.part()})
+    case = case.with_ending(bias=None, kept=None)
+    return Case(kernel, {**case.arguments, "other_part": make.part()})
 
 
 def depthwise_case(kernel: str, make: Maker, lanes: int, n: int, c: int, window: Windows) -> Case:
