@@ -263,7 +263,9 @@ def conv_case(
         (n, groups * of_out, *out), out_lanes, **window.geometry(), groups=groups, other_part=None, exact=exact,
     )  # fmt: skip
     case = Case(kernel, arguments)
-    by_sign = make.choose([False, True, False])  # neither the simplest nor the fullest case: it excludes a bias
+    by_sign = make.choose(
+        [False, True, False]
+    )  # neither the simplest nor the fullest case: it excludes a bias
     if arguments["end"].times is None or not by_sign:
         return case
     case = case.with_ending(bias=None, kept=None)
