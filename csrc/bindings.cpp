@@ -55,6 +55,7 @@ PYBIND11_MODULE(_core, module) {
         .def(py::init<py::iterable>(), py::arg("calls"))
         .def("run", &Program::run, py::arg("arena"), py::arg("n"))
         .def("profile", &Program::profile, py::arg("arena"), py::arg("n"))
+        .def_property_readonly("forms", &Program::forms)
         .def_property_readonly("bytes_per_sample", &Program::bytes_per_sample);
 
     module.def("targets", [] {

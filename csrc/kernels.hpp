@@ -146,6 +146,8 @@ struct Table {
 #define KERNEL(name, Arguments) void (*name)(const Arguments<T>&);
 #include "kernels.def"
 #undef KERNEL
+    /// In words: the form in which conv_forward, or conv_vjp, computes, and why.
+    const char* (*conv_form)(const Conv<T>&, bool transposed);
     /// The numbers of the panels into which conv_forward, or conv_vjp, had better find w packed; 0 for none.
     Size (*panels_size)(const Conv<T>&, bool transposed);
     void (*fill_panels)(const Conv<T>&, bool transposed, T* panels);

@@ -38,6 +38,8 @@ class Call {
     virtual ~Call() = default;
     /// A Program's call runs on n samples, whose arrays are in the arena.
     virtual void run(const Kernels& kernels, char* arena, Size n) const = 0;
+    /// In words: the form that the kernel has chosen, or nothing.
+    virtual const char* form(const Kernels& kernels) const = 0;
 };
 
 template <template <class> class Arguments, class T>
@@ -58,8 +60,14 @@ class CallOf : public Call {
         entry_.call(kernels, arguments);
     }
 
+    const char* form(const Kernels& kernels) const override { return form_of(kernels, arguments_); }
+
   private:
-    /// Only convolutions have weights that are packed.
+    /// Only convolutions have forms to choose from, and weights that are packed.
+    const char* form_of(const Kernels&, ...) const { return ""; }
+    const char* form_of(const Kernels& kernels, const Conv<T>& conv) const {
+        return table_of(kernels, T()).conv_form(conv, !entry_.is_forward());
+    }
     void pack(...) {}
     void pack(Conv<T>& conv) {
         panels_ = packed(conv, !entry_.is_forward());
@@ -118,6 +126,13 @@ class Program {
             seconds.push_back(std::chrono::duration<double>(Clock::now() - before).count());
         }
         return seconds;
+    }
+
+    /// For each call the form that its kernel has chosen, in words.
+    std::vector<std::string> forms() const {
+        std::vector<std::string> found;
+        for (const auto& call : calls_) found.emplace_back(call->form(kernels_));
+        return found;
     }
 
     Size bytes_per_sample() const { return ground_.bytes_per_sample; }

@@ -54,6 +54,7 @@ const Kernels LRPFAST_JOIN(LRPFAST_TARGET, _kernels) = {
 #define KERNEL(name, Arguments) LRPFAST_TARGET::name<float>,
     {
 #include "kernels.def"
+        LRPFAST_TARGET::conv_form<float>,
         LRPFAST_TARGET::panels_size<float>,
         LRPFAST_TARGET::fill_all_panels<float>,
     },
@@ -61,6 +62,7 @@ const Kernels LRPFAST_JOIN(LRPFAST_TARGET, _kernels) = {
 #define KERNEL(name, Arguments) LRPFAST_TARGET::name<double>,
     {
 #include "kernels.def"
+        LRPFAST_TARGET::conv_form<double>,
         LRPFAST_TARGET::panels_size<double>,
         LRPFAST_TARGET::fill_all_panels<double>,
     },

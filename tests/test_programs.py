@@ -14,8 +14,11 @@ from kernel_cases import CONSTANT, Array, Case, any_case, fullest, large_case, s
 from kernel_runs import NATIVE, running
 from test_kernel_refusals import good_case
 
-from lrpfast import backends
+import lrpfast
+from lrpfast import ReLU, backends
 from lrpfast.backends.ending import Ending
+from lrpfast.composites import assign
+from lrpfast.lower import lower
 from lrpfast.steps import View
 
 pytestmark = pytest.mark.skipif("native" not in BACKENDS, reason="only the native backend has programs")
@@ -321,3 +324,26 @@ def test_arenas_are_checked_at_every_run(chain: Any) -> None:
             with pytest.raises(ValueError, match=f"^Program: {message}"):
                 method(arena, n)
     run.run(good, 2)
+
+
+def test_plans_tell_the_forms_that_kernels_have_chosen() -> None:
+    def conv(m: int, c: int, side: int, **rest: int) -> lrpfast.Op:
+        return lrpfast.Conv2d(np.ones((m, c, side, side)), np.zeros(m), **rest)
+
+    network = lrpfast.Sequential(
+        conv(32, 3, 3, padding=1), ReLU(), conv(32, 32, 3, padding=1), ReLU(), conv(32, 32, 3, stride=2), ReLU(),
+        conv(8, 32, 1), lrpfast.Flatten(), input_shape=(3, 28, 28),
+    )  # fmt: skip
+    composite = lrpfast.composite("epsilon_plus")
+    plan = lower(network.graph, assign(composite, network.graph), backends.get("native"))
+    found: dict[str, list[str]] = {}
+    for step, form in zip((*plan.forward, *plan.vjp), plan.forms(), strict=True):
+        if step.label().startswith("conv"):
+            found.setdefault(step.node, []).append(form.split("; ")[-1].split(",")[0])
+    assert list(found.values()) == [
+        ["by rows of windows"] * 2 + ["by columns of windows"],
+        ["by Winograd's F(4×4"] * 3,
+        ["in tiles"] * 3,
+        ["in tiles"] * 3,
+    ]
+    assert any("strides" in form for form in plan.forms())

@@ -15,6 +15,7 @@ struct ConvForm {
     Windows windows;
     WeightMatrix<T> matrix;
     enum { winograd, by_rows, by_columns, by_tiles } form;
+    const char* name;  // of the form, and why it is no faster one
 
     ConvForm(const Conv<T>& conv, bool is_transposed)
         : args(conv), transposed(is_transposed), windows(flattened(conv.windows)) {
@@ -22,14 +23,18 @@ struct ConvForm {
         matrix = transposed ? WeightMatrix<T>{conv.w, c, m, conv.groups, taps, taps, c * taps, conv.w_part}
                             : WeightMatrix<T>{conv.w, m, c, conv.groups, taps, c * taps, taps, conv.w_part};
         const bool rows_in_line = conv.groups == 1 && windows.kernel[2] > 1 && windows.dilations[2] == 1;
-        if (WinogradProduct<T>::fits(conv, transposed ? conv.windows.x : conv.windows.z, matrix.sources, matrix.outs))
-            form = winograd;
-        else if (rows_in_line && !transposed && conv.src_lanes < kLanesOfBlock && conv.out_lanes == kLanesOfBlock)
-            form = by_rows;
-        else if (rows_in_line && transposed && conv.out_lanes < kLanesOfBlock && conv.src_lanes == kLanesOfBlock)
-            form = by_columns;
+        const bool full_src = conv.src_lanes == kLanesOfBlock, full_out = conv.out_lanes == kLanesOfBlock;
+        name = WinogradProduct<T>::obstacle(conv, transposed ? conv.windows.x : conv.windows.z, matrix.sources,
+                                            matrix.outs);
+        if (name == nullptr)
+            form = winograd, name = "by Winograd's F(4×4, 3×3)";
+        else if (rows_in_line && !transposed && !full_src && full_out)
+            form = by_rows, name = "by rows of windows, as there are few channels to read";
+        else if (rows_in_line && transposed && !full_out && full_src)
+            form = by_columns, name = "by columns of windows, as there are few channels to write";
         else
             form = by_tiles;
+        if (form == by_tiles && !full_out) name = "by sums of lanes, as there are few channels to write";
     }
 
     ReadsList reads() const { return transposed ? ReadsList::vjp(windows) : ReadsList::forward(windows); }
@@ -93,6 +98,11 @@ struct ConvForm {
         });
     }
 };
+
+template <class T>
+const char* conv_form(const Conv<T>& args, bool transposed) {
+    return ConvForm<T>(args, transposed).name;
+}
 
 template <class T>
 Size panels_size(const Conv<T>& args, bool transposed) {

@@ -76,17 +76,25 @@ struct WinogradProduct {
         panels = blocks_of(out_blocks * kLanesOfBlock, kPanel<T>);  // the last may have no outputs but padding
     }
 
-    /// Whether this is faster than the plain products, and as accurate as float32 needs.
-    static bool fits(const Conv<T>& args, const Triple& out, Size sources, Size outs) {
+    /// What speaks against this form: that it does not apply, is not accurate enough, or not faster; null if nothing.
+    static const char* obstacle(const Conv<T>& args, const Triple& out, Size sources, Size outs) {
         const Windows& w = args.windows;
-        bool plain = sizeof(T) == sizeof(float) && !args.exact && args.groups == 1 && w.kernel[0] == 1 &&
-                     w.x[0] == 1 && w.pads[0] == 0 && w.strides[0] == 1;
-        for (int at = 1; at < 3; ++at)
-            plain = plain && w.kernel[at] == 3 && w.strides[at] == 1 && w.dilations[at] == 1 && w.pads[at] <= 2;
-        if (!plain || args.src_lanes != kLanesOfBlock || args.out_lanes != kLanesOfBlock) return false;
-        if (sources < kLanesOfBlock || outs < kLanesOfBlock) return false;
+        bool square = w.kernel[0] == 1 && w.x[0] == 1 && w.pads[0] == 0 && w.strides[0] == 1, plain = true;
+        for (int at = 1; at < 3; ++at) {
+            square = square && w.kernel[at] == 3;
+            plain = plain && w.strides[at] == 1 && w.dilations[at] == 1 && w.pads[at] <= 2;
+        }
+        if (!square) return "in tiles, as the kernel is not 3×3";
+        if (!plain) return "in tiles, as there are strides, dilations or wide pads";
+        if (args.groups > 1) return "in tiles, as there are groups";
+        if (sizeof(T) != sizeof(float)) return "in tiles, as Winograd's algorithm has not the accuracy of float64";
+        if (args.exact) return "in tiles, as Winograd's algorithm is not exact enough here";
+        if (args.src_lanes != kLanesOfBlock || args.out_lanes != kLanesOfBlock || sources < kLanesOfBlock ||
+            outs < kLanesOfBlock)
+            return "in tiles, as there are few channels";
         const Size squares = blocks_of(out[1], kWinogradTile) * blocks_of(out[2], kWinogradTile);
-        return 3 * out.product() * 9 >= 4 * (squares * kWinogradParts + 500);  // filters cost like 500 products
+        const bool pays = 3 * out.product() * 9 >= 4 * (squares * kWinogradParts + 500);  // filters cost like 500 products
+        return pays ? nullptr : "in tiles, as the plane is too small for Winograd's algorithm to pay";
     }
 
     // What lies apart by a power of two shares a few places of the cache: arrays of 36 parts are an odd

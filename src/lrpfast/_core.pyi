@@ -27,6 +27,10 @@ class Program:
     def bytes_per_sample(self) -> int:
         """The size of the smallest arena, for one sample."""
 
+    @property
+    def forms(self) -> list[str]:
+        """For each call, in words, the form that its kernel has chosen, and why; empty where there is no choice."""
+
     def run(self, arena: Array, n: int) -> None:
         """Run all calls on the `n` samples in `arena`: bytes, aligned to 64. Several threads may run at once."""
 

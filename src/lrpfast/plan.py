@@ -51,6 +51,14 @@ class Plan(Draft):
         passes = self.forward, *(back.steps for back in self.backs)
         object.__setattr__(self, "_passes", tuple(_programs(steps, self.backend) for steps in passes))
 
+    def forms(self) -> list[str]:
+        """In words, how each step is computed: the form that was lowered to, and the kernel's own."""
+        kernels = [form for programs in self._passes for p in programs for form in getattr(p, "forms", [""])]
+        return [
+            "; ".join(filter(None, (step.form, form)))
+            for step, form in zip((*self.forward, *self.vjp), kernels, strict=True)
+        ]
+
     def nbytes(self, n: int) -> int:
         """Memory that a run with `n` samples takes."""
         return n * self.bytes_per_sample + ALIGNMENT

@@ -127,9 +127,9 @@ def inspect(
     plan = lower(graph, assigned, backends.get(backend), dtype)
     if as_json:
         print_json({"composite": chosen.name, "backend": plan.backend.name, "dtype": str(plan.dtype),
-                    "steps": [_step_document(pass_, step) for pass_, step in _steps(plan)]})  # fmt: skip
+                    "steps": [_step_document(*step) for step in _steps(plan)]})  # fmt: skip
     else:
-        rows = ((pass_, step.node, step.label(), step.form) for pass_, step in _steps(plan))
+        rows = ((pass_, step.node, step.label(), form) for pass_, step, form in _steps(plan))
         print_table(("pass", "node", "step", "form"), rows)
 
 
@@ -209,12 +209,14 @@ def _rules_document(graph: Graph, assigned: Mapping[str, Assignment]) -> list[di
     ]
 
 
-def _steps(plan: Plan) -> list[tuple[str, Step]]:
-    return [("forward", step) for step in plan.forward] + [("vjp", step) for step in plan.vjp]
+def _steps(plan: Plan) -> list[tuple[str, Step, str]]:
+    """The pass, the step, and its form in words."""
+    steps = [("forward", step) for step in plan.forward] + [("vjp", step) for step in plan.vjp]
+    return [(*step, form) for step, form in zip(steps, plan.forms(), strict=True)]
 
 
-def _step_document(pass_: str, step: Step) -> dict[str, Any]:
+def _step_document(pass_: str, step: Step, form: str) -> dict[str, Any]:
     return {
-        "pass": pass_, "node": step.node, "step": step.label(), "form": step.form,
+        "pass": pass_, "node": step.node, "step": step.label(), "form": form,
         "reads": step.reads(), "writes": step.writes(),
     }  # fmt: skip
