@@ -83,4 +83,7 @@ def test_predictions_are_those_of_onnxruntime(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_canonizing_changes_no_more_than_rounding(name: str) -> None:
-    assert loaded(name).canonization_error(photograph(PHOTOGRAPHS[1])) < 1e-5
+    x = photograph(PHOTOGRAPHS[1])
+    assert loaded(name).canonization_error(x, dtype=np.float64) < 1e-12
+    # In float32 both networks round, each some 1e-5 of the largest output at most.
+    assert loaded(name).canonization_error(x) < 2e-5

@@ -226,9 +226,13 @@ void run_winograd(const Conv<T>& args, const WeightMatrix<T>& matrix, bool trans
     const Size work = args.n * product.out.product() * matrix.outs * matrix.sources * 4;
     for (Size tile0 = 0; tile0 < all; tile0 += at_once) {
         const Size count = at_most(at_once, all - tile0);
-        parallel_for(count * product.src_blocks, count * product.src_blocks * 36 * 100, [&](Size task) {
-            const Size block = task / count, i = task % count, tile = tile0 + i;
-            product.transform_input(tile / product.tiles, tile % product.tiles, block, i, count, inputs);
+        constexpr Size kTilesOfTask = 8;
+        const Size groups = blocks_of(count, kTilesOfTask);
+        parallel_for(groups * product.src_blocks, count * product.src_blocks * 36 * 100, [&](Size task) {
+            const Size block = task / groups, first = task % groups * kTilesOfTask;
+            for (Size i = first; i < at_most(first + kTilesOfTask, count); ++i)
+                product.transform_input((tile0 + i) / product.tiles, (tile0 + i) % product.tiles, block, i, count,
+                                        inputs);
         });
         // Each thread something to do; the results do not depend on it.
         const Size threads = usable_threads();
