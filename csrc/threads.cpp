@@ -14,7 +14,7 @@
 namespace lrpfast {
 namespace {
 
-constexpr Size kWorkOfThread = 250000;  // some 5 µs
+constexpr Size kWorkOfThread = 1000000;  // some 20 µs
 
 /// How often a thread looks for what it waits for before it goes to sleep: some 50 µs. To be woken takes as long
 /// as many a kernel.
