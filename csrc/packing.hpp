@@ -1,6 +1,7 @@
 // Weights packed beforehand, once for all calls that share them.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -33,6 +34,7 @@ std::shared_ptr<const T> packed(const Conv<T>& conv, bool transposed) {
     std::vector<Size> rest{transposed, conv.m, conv.c, conv.groups, conv.src_lanes};
     for (const Triple* triple : {&w.kernel, &w.strides, &w.dilations, &w.pads})
         rest.insert(rest.end(), triple->at, triple->at + 3);
+    for (int at = 0; at < 3; ++at) rest.push_back(std::min(w.strides[at], w.x[at]));  // residues of a transpose
 
     const std::lock_guard<std::mutex> lock(mutex);
     for (auto it = known.begin(); it != known.end();) it = it->second.expired() ? known.erase(it) : std::next(it);

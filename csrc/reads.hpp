@@ -30,8 +30,12 @@ struct Reads {
 
     /// Whether each output reads its own place, and nothing else.
     bool pointwise() const {
-        bool all = taps() == 1 && in.product() == out.product() && count() == out.product();
-        for (const AxisReads& axis : axes) all = all && axis.step == 1 && axis.first == 0 && axis.sources[0] == 0;
+        bool all = taps() == 1;
+        for (int at = 0; at < 3; ++at) {
+            const AxisReads& axis = axes[at];
+            all = all && in[at] == out[at] && axis.count == out[at] && axis.sources[0] == 0 &&
+                  axis.sources[axis.count - 1] == axis.count - 1;
+        }
         return all;
     }
     /// Outputs, and taps of each.
@@ -42,28 +46,6 @@ struct Reads {
         const Size w = tap % axes[2].taps, h = tap / axes[2].taps % axes[1].taps,
                    d = tap / axes[2].taps / axes[1].taps;
         return (axes[0].tap_index[d] * kernel[1] + axes[1].tap_index[h]) * kernel[2] + axes[2].tap_index[w];
-    }
-    /// The place of output j, and the places that it reads: source(tap) for each tap, negative if outside.
-    Size out_place(Size j) const {
-        const Size w = j % axes[2].count, h = j / axes[2].count % axes[1].count,
-                   d = j / axes[2].count / axes[1].count;
-        return ((axes[0].first + d * axes[0].step) * out[1] + axes[1].first + h * axes[1].step) * out[2] +
-               axes[2].first + w * axes[2].step;
-    }
-    template <class Put>
-    void for_sources(Size j, const Put& put) const {
-        const Size w = j % axes[2].count, h = j / axes[2].count % axes[1].count,
-                   d = j / axes[2].count / axes[1].count;
-        Size tap = 0;
-        for (Size td = 0; td < axes[0].taps; ++td) {
-            const Size at_d = axes[0].sources[td * axes[0].count + d];
-            for (Size th = 0; th < axes[1].taps; ++th) {
-                const Size at_h = axes[1].sources[th * axes[1].count + h];
-                const Size row = at_d < 0 || at_h < 0 ? kOutside : (at_d * in[1] + at_h) * in[2];
-                for (Size tw = 0; tw < axes[2].taps; ++tw)
-                    put(tap++, row + axes[2].sources[tw * axes[2].count + w]);
-            }
-        }
     }
 };
 
@@ -90,15 +72,6 @@ class ReadsList {
     explicit ReadsList(Content* content);
     Content* content_;
 };
-
-/// No neighbours, no strides: every output reads its own place.
-inline bool is_pointwise(const Windows& windows) {
-    bool all = true;
-    for (int at = 0; at < 3; ++at)
-        all = all && windows.kernel[at] == 1 && windows.strides[at] == 1 && windows.pads[at] == 0 &&
-              windows.x[at] == windows.z[at];
-    return all;
-}
 
 /// One window that covers all of x, once?
 inline bool is_one_window(const Windows& windows) {

@@ -15,6 +15,7 @@ from kernel_cases import (
     Array,
     Case,
     Maker,
+    Windows,
     any_case,
     any_cases,
     conv_case,
@@ -78,6 +79,17 @@ def test_cases_end_in_whatever_there_is() -> None:
     assert all(a is not None for a in (end.bias, end.times, end.sums, end.quotient.bias, end.quotient.gate_z))
     end = any_case("conv_forward", 16, simplest).arguments["end"]
     assert [end.bias, end.times, end.plus, end.clamp, end.quotient, end.sums] == [None] * 6
+
+
+@pytest.mark.parametrize("kernel", CONVOLUTIONS)
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_one_tap_with_strides_is_not_pointwise(runner: str, kernel: str) -> None:
+    """Padding at the end can make planes equally large though the outputs do not read their own places."""
+    for x, z, strides in (((1, 4, 2), (1, 2, 4), (1, 2, 1)), ((1, 1, 4), (1, 1, 4), (1, 1, 2))):
+        window = Windows(x, z, (1, 1, 1), strides, (0, 0, 0), (1, 1, 1))
+        with running(runner) as module:
+            case = conv_case(kernel, Maker(simplest, "nothing"), module.LANES, 2, 16, 16, window)
+            assert_defined(case, module, "float32")
 
 
 # --- convolutions that may round, and those that must not ---

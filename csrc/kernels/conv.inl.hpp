@@ -1,30 +1,23 @@
 // Convolutions and their transposes: which form computes them, and how their weights are packed beforehand.
 
-/// A plane without neighbours is one long row.
-inline Windows flattened(const Windows& windows) {
-    Windows flat = windows;
-    if (is_pointwise(windows)) flat.x = flat.z = Triple{{1, 1, windows.x.product()}};
-    return flat;
-}
-
 /// A convolution, or its transpose, by the form that computes it.
 template <class T>
 struct ConvForm {
     const Conv<T>& args;
     bool transposed;
-    Windows windows;
     WeightMatrix<T> matrix;
     enum { winograd, by_rows, by_columns, by_tiles } form;
     const char* name;  // of the form, and why it is no faster one
 
     ConvForm(const Conv<T>& conv, bool is_transposed)
-        : args(conv), transposed(is_transposed), windows(flattened(conv.windows)) {
+        : args(conv), transposed(is_transposed) {
+        const Windows& windows = conv.windows;
         const Size m = conv.m / conv.groups, c = conv.c / conv.groups, taps = windows.kernel.product();
         matrix = transposed ? WeightMatrix<T>{conv.w, c, m, conv.groups, taps, taps, c * taps, conv.w_part}
                             : WeightMatrix<T>{conv.w, m, c, conv.groups, taps, c * taps, taps, conv.w_part};
         const bool rows_in_line = conv.groups == 1 && windows.kernel[2] > 1 && windows.dilations[2] == 1;
         const bool full_src = conv.src_lanes == kLanesOfBlock, full_out = conv.out_lanes == kLanesOfBlock;
-        name = WinogradProduct<T>::obstacle(conv, transposed ? conv.windows.x : conv.windows.z, matrix.sources,
+        name = WinogradProduct<T>::obstacle(conv, transposed ? windows.x : windows.z, matrix.sources,
                                             matrix.outs);
         if (name == nullptr)
             form = winograd, name = "by Winograd's F(4×4, 3×3)";
@@ -37,7 +30,7 @@ struct ConvForm {
         if (form == by_tiles && !full_out) name = "by sums of lanes, as there are few channels to write";
     }
 
-    ReadsList reads() const { return transposed ? ReadsList::vjp(windows) : ReadsList::forward(windows); }
+    ReadsList reads() const { return transposed ? ReadsList::vjp(args.windows) : ReadsList::forward(args.windows); }
 
     void run() const {
         const bool in_tiles = form == by_tiles && args.out_lanes == kLanesOfBlock;
