@@ -347,3 +347,25 @@ def test_plans_tell_the_forms_that_kernels_have_chosen() -> None:
         ["in tiles"] * 3,
     ]
     assert any("strides" in form for form in plan.forms())
+
+
+def test_packed_weights_are_shared_only_where_panels_are_equal() -> None:
+    """A transpose has one sum for each residue of its output: of few outputs there are fewer."""
+    w = np.random.default_rng(0).normal(size=(16, 16, 1, 1, 3)).astype(np.float32)
+    kept = []
+    for size in (2, 9):  # with strides of 4: two residues, and four
+        places = 1 if size == 2 else 3
+        s = np.random.default_rng(size).normal(size=(1, 1, 1, 1, places, 16)).astype(np.float32)
+        rest = {
+            "w": w, "strides": (1, 1, 4), "pads": (0, 0, 1), "dilations": (1, 1, 1), "groups": 1,
+            "src_part": WHOLE, "w_part": WHOLE, "other_part": None, "exact": True,
+        }  # fmt: skip
+        out = np.empty((1, 1, 1, 1, size, 16), np.float32)
+        backends.get("native").conv_vjp(src=s, end=Ending(out), **rest)
+        layout = Layout()
+        src, to = layout.view("s", s.shape[1:]), layout.view("x", out.shape[1:])
+        kept.append(program(("conv_vjp", {"src": src, "end": Ending(to), **rest})))
+        arena = arena_of(1, layout.bytes_per_sample)
+        src.of(arena, 1)[...] = s
+        kept[-1].run(arena, 1)
+        np.testing.assert_array_equal(to.of(arena, 1), out)

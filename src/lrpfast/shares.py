@@ -86,17 +86,16 @@ def mirror(shares: tuple[Share, ...]) -> Mirror | None:
     """Whether the shares mirror each other."""
     if len(shares) != 2 or (shares[0].gate, shares[1].gate) != (1, -1):
         return None
-    one, two = table(shares[0].terms), table(shares[1].terms)
-    if one is None or two is None or one[1] != one[0][::-1] or two != one[::-1]:
+    one, two = mirrored_table(shares[0].terms), mirrored_table(shares[1].terms)
+    if one is None or two != Mirror(one.half, -one.tilt):
         return None
-    a, b = one[0]
-    return Mirror((a + b) / 2, (a - b) / 2) if a >= b >= 0 else None
+    return one if one.half >= one.tilt >= 0 else None
 
 
 def mirrored_table(terms: tuple[Term, ...]) -> Mirror | None:
     """The terms as parts of x w and |x||w|, if they treat positive contributions alike, and negative ones."""
     rows = table(terms)
-    if len(terms) < 2 or rows is None or rows[1] != rows[0][::-1]:
+    if rows is None or rows[1] != rows[0][::-1]:
         return None
     a, b = rows[0]
     return Mirror((a + b) / 2, (a - b) / 2)
@@ -269,7 +268,7 @@ class _LinearShare:
             return self.output()
         if all(term.x.power == 0 for term in terms):
             return self.constant(terms, bias), "denominator computed once"
-        mixed = mirrored_table(terms)
+        mixed = mirrored_table(terms) if len(terms) > 1 else None
         if tame and mixed is not None and not self.rule.stab.norm_scale:
             form = f"denominator is {mixed.half:g}·x·w{mixed.tilt:+g}·|x||w|, from the output and one product"
             return self.mixed(mixed, share.bias), form

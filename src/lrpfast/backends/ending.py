@@ -1,6 +1,6 @@
 """How kernels end: what happens to a result before it is written.
 
-An ending does in registers what would otherwise be passes over memory of their own.
+An ending does what would otherwise be passes over memory of their own.
 """
 
 from __future__ import annotations

@@ -193,20 +193,31 @@ def depthwise_vjp(
 # --- pooling ---
 
 
+def _sumpool(
+    forward: bool, src: Array, w: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple,
+    src_part: Part, w_part: Part, end: Ending,
+) -> None:  # fmt: skip
+    kernel, compiled = "sumpool_vjp", plain.sumpool_vjp
+    x, z = end.out, src
+    if forward:
+        kernel, compiled = "sumpool_forward", plain.sumpool_forward
+        x, z = z, x
+    finish = Finish(kernel, _pools(x, z) and w.shape == z.shape[2:5], end, src=src, w=w)
+    raw = finish.raw()
+    run(
+        compiled, prod(x.shape[:2]), z.size * prod(window),
+        flat(src, raw), flat(w, raw), *_windows(x, z, window, strides, pads, dilations),
+        numbers((*src_part, *w_part), raw), raw,
+    )  # fmt: skip
+    finish.apply(raw)
+
+
 def sumpool_forward(
     src: Array, w: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple,
     src_part: Part, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
     """Sum over windows, times a weight per output place: w is (od, oh, ow), `src` x, `out` z."""
-    out = end.out
-    finish = Finish("sumpool_forward", _pools(src, out) and w.shape == out.shape[2:5], end, src=src, w=w)
-    raw = finish.raw()
-    run(
-        plain.sumpool_forward, prod(out.shape[:2]), out.size * prod(window),
-        flat(src, out), flat(w, out), *_windows(src, out, window, strides, pads, dilations),
-        numbers((*src_part, *w_part), out), raw,
-    )  # fmt: skip
-    finish.apply(raw)
+    _sumpool(True, src, w, window, strides, pads, dilations, src_part, w_part, end)
 
 
 def sumpool_vjp(
@@ -214,15 +225,7 @@ def sumpool_vjp(
     src_part: Part, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
     """Transpose of `sumpool_forward`: `src` is like z, `out` like x."""
-    out = end.out
-    finish = Finish("sumpool_vjp", _pools(src, out) and w.shape == src.shape[2:5], end, src=src, w=w)
-    raw = finish.raw()
-    run(
-        plain.sumpool_vjp, prod(out.shape[:2]), src.size * prod(window),
-        flat(src, out), flat(w, out), *_windows(out, src, window, strides, pads, dilations),
-        numbers((*src_part, *w_part), out), raw,
-    )  # fmt: skip
-    finish.apply(raw)
+    _sumpool(False, src, w, window, strides, pads, dilations, src_part, w_part, end)
 
 
 def maxpool_forward(
