@@ -15,7 +15,7 @@ import pytest
 
 import lrpfast
 from lrpfast import COMPOSITES, OPERATORS, RULES, Rule
-from lrpfast.ops import Op
+from lrpfast.ops import FUNCTIONS, Function, Op
 
 ROOT = Path(__file__).parents[1]
 HEAVY = (
