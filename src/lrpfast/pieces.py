@@ -6,7 +6,8 @@ Every scheme says of a token which bytes of the text it stands for, and whether 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -94,15 +95,16 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
 BPE (GPT-2, RoBERTa: ``Ġword``); single bytes."""
 
 
-def find_scheme(tokens: Sequence[str]) -> str:
-    """The scheme whose marks the tokens bear."""
-    if any(token.startswith("##") and len(token) > 2 for token in tokens):
-        return "wordpiece"
-    if any("▁" in token for token in tokens):
-        return "sentencepiece"
-    if any(token.startswith(("Ġ", "Ċ")) for token in tokens):
-        return "bytelevel"
-    return "bytes" if any(map(BYTE.fullmatch, tokens)) else "words"
+def find_scheme(tokens: Iterable[str]) -> str:
+    """The scheme whose marks most tokens bear; words alone where none bears any."""
+    marks: Counter[str] = Counter()
+    for token in tokens:
+        marks["wordpiece"] += token.startswith("##") and len(token) > 2
+        marks["sentencepiece"] += "▁" in token
+        marks["bytelevel"] += token.startswith(("Ġ", "Ċ"))
+        marks["bytes"] += BYTE.fullmatch(token) is not None
+    ordered = sorted(marks, key=lambda name: (name != "bytes", marks[name]))
+    return next((name for name in reversed(ordered) if marks[name]), "words")
 
 
 def checked_scheme(name: str) -> str:

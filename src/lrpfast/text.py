@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from typing_extensions import Unpack
 
-    from .text_drawing import Drawing, ImageOptions
+    from .text_drawing import Drawing
+    from .text_image import ImageOptions
 
 __all__ = ["PADDING", "TokenRelevance", "token_relevance"]
 

@@ -114,7 +114,8 @@ class Drawing:
 def _normalized(relevance: Heat, level: float | None) -> Heat:
     if not len(relevance):
         return relevance
-    return normalize(relevance[None], clip=100, level="image" if level is None else level)[0]
+    values: Heat = normalize(relevance[None], clip=100, level="image" if level is None else level)[0]
+    return values
 
 
 def _rgb(color: NDArray[np.uint8]) -> RGB:

@@ -136,7 +136,7 @@ def _letters(path: str | os.PathLike[str] | None, size: int, texts: Iterable[str
                 f"cannot read the font {os.fspath(path)!r}: {error}; expected a TrueType or OpenType file"
             ) from None
     needed = set("".join(texts))
-    fonts = []
+    fonts: list[tuple[int, int, Letters]] = []
     for font in map(Letters, _usual_fonts(size)):
         lacks = sum(not font.has(letter) for letter in needed)
         if not lacks:
