@@ -219,7 +219,7 @@ def test_arrays_of_an_npz_that_do_not_fit_are_named(run: Run) -> None:
 def test_names_inside_an_npz_cannot_leave_the_folder(run: Run, tmp_path: Path) -> None:
     np.savez("evil.npz", **{"../../out": np.ones(8), "b/c": np.ones(8)})
     succeeded(run("explain", "@mlp.onnx", "evil.npz", "-o", "r/"))
-    assert sorted(os.listdir("r")) == ["evil-.._.._out.npy", "evil-b_c.npy"]
+    assert sorted(os.listdir("r")) == ["evil-.._.._out.png", "evil-b_c.png"]
     assert sorted(os.listdir(tmp_path)) == ["evil.npz", "r"]
 
 

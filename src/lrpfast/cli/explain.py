@@ -36,6 +36,7 @@ from .options import (
 )
 from .outputs import check_destinations, destinations, write_array
 from .showing import (
+    BARS,
     CURVE,
     DRAWINGS,
     HEATMAP,
@@ -171,6 +172,8 @@ def explain(
     else:
         samples = texts.samples(network, dtype)
     form = form_for(shape, texts is not None)
+    if columns is not None and form not in (BARS, CURVE):
+        raise usage("--features names the features of tables or the channels of signals", "leave it out")
     style = Style(mode, cmap, top, joined)
     files = _destinations(samples, out, save, style, form, shape)
 

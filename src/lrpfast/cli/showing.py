@@ -14,7 +14,7 @@ from ..image import save as save_picture
 from ..ops.base import Array
 from ..text import SUFFIXES as DOCUMENTS
 from ..text import TokenRelevance, token_relevance
-from .console import BAD_INPUT, Failure, note, usage
+from .console import BAD_INPUT, Failure, note
 from .inputs import Sample, is_picture
 from .outputs import PICTURES, write_array
 
@@ -171,8 +171,6 @@ def check_drawable(
         matplotlib is needed and not installed.
     """
     if form not in (CURVE, BARS):
-        if any(sample.names for sample in samples):
-            raise usage("--features names the features of tables or the channels of signals", "leave it out")
         return
     if any(path.suffix.lower() in CHARTS for path in paths):
         check_available()

@@ -83,10 +83,9 @@ class TextOptions:
             if len(text) < 256 and Path(text).is_file():
                 raise usage(f"--text {text!r} is the name of a file, not the words in it", "leave --text out")
         if not inputs and not self.texts:
-            hint = "give a file" + ("" if self.tokens is None else ", - for the standard input, or --text")
-            raise usage(
-                "Missing argument 'INPUT...'", f"{hint}; `lrpfast explain --help` shows how it is used"
-            )
+            text = "give a text file, - for the standard input, or --text WORDS"
+            how = "`lrpfast explain --help` shows how it is used"
+            raise usage("Missing argument 'INPUT...'", how if self.tokens is None else text)
         if inputs.count("-") > 1:
             raise usage("the standard input (-) can be read once only", "give - once")
 
