@@ -76,12 +76,18 @@ def rows_of(figure: Any) -> list[tuple[str, float, tuple[float, ...]]]:
 def test_bars_are_sorted_and_hide_nothing() -> None:
     relevance = np.array([0.5, -3.0, 0.1, 2.0, -0.4])
     rows = rows_of(draw.bars(relevance, list("abcde"), [1.0, 2.5, 3, 4, 5], k=2).figure)
-    assert [row[:2] for row in rows] == [("b = 2.5", -3.0), ("d = 4", 2.0), ("3 others, in sum", pytest.approx(0.2))]
+    assert [row[:2] for row in rows] == [
+        ("b = 2.5", -3.0),
+        ("d = 4", 2.0),
+        ("3 others, in sum", pytest.approx(0.2)),
+    ]
     (_, _, against), (_, _, speaks_for), (_, _, others) = rows
     assert against[2] > against[0] and speaks_for[0] > speaks_for[2]
     assert others == to_rgb("#b0b0b0")
     assert sum(row[1] for row in rows) == pytest.approx(relevance.sum())
-    assert [row[0] for row in rows_of(draw.bars(relevance).figure)] == [f"feature {i}" for i in (1, 3, 0, 4, 2)]
+    assert [row[0] for row in rows_of(draw.bars(relevance).figure)] == [
+        f"feature {i}" for i in (1, 3, 0, 4, 2)
+    ]
 
 
 def test_names_are_no_formulas_and_not_too_long() -> None:
@@ -108,7 +114,7 @@ def test_image_is_what_is_saved(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as saved:
         assert saved.convert("RGB").tobytes() == chart.image(dpi=60).tobytes()
     assert chart._repr_png_()[:4] == b"\x89PNG"
-    with pytest.raises(OutputError, match="'.bmp' is no format for charts"):
+    with pytest.raises(OutputError, match=r"'\.bmp' is no format for charts"):
         chart.save(tmp_path / "a.bmp")
 
 
@@ -155,7 +161,9 @@ def test_matplotlib_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("lrpfast.extras.import_module", without)
     for call in (lambda: draw.bars([1.0]), lambda: draw.signal(X, R), draw.check_available):
-        with pytest.raises(MissingPackageError, match=re.escape('not installed; pip install "lrpfast[plot]"')):
+        with pytest.raises(
+            MissingPackageError, match=re.escape('not installed; pip install "lrpfast[plot]"')
+        ):
             call()
 
 

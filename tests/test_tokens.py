@@ -83,10 +83,14 @@ def test_tokenizer_json_is_read_as_the_library_reads_it(folder: Path) -> None:
 
 def test_pieces_in_a_vocabulary_are_berts(folder: Path) -> None:
     text = "The actor was not GOOD."
-    assert tokens.read(folder / "bert.txt").encode(text) == tokens.read(folder / "tokenizer.json").encode(text)
+    assert tokens.read(folder / "bert.txt").encode(text) == tokens.read(folder / "tokenizer.json").encode(
+        text
+    )
     assert tokens.read(folder / "bert.txt").encode("acting").tokens == ("[CLS]", "act", "##ing", "[SEP]")
     (folder / "odd.txt").write_text("[UNK]\nact\n##ing\n")
-    with pytest.raises(InputError, match=re.escape("odd.txt' holds pieces such as '##ing', but not [CLS], [SEP]")):
+    with pytest.raises(
+        InputError, match=re.escape("odd.txt' holds pieces such as '##ing', but not [CLS], [SEP]")
+    ):
         tokens.read(folder / "odd.txt")
 
 
@@ -130,7 +134,9 @@ def test_fit_fills_up_on_the_side_that_the_tokenizer_says(folder: Path) -> None:
         ("odd.json", '{"model": {"type": "?"}}', "cannot read the tokenizer"),
     ],
 )
-def test_files_of_another_form_are_refused(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+def test_files_of_another_form_are_refused(
+    tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=re.escape(message)):
@@ -159,6 +165,8 @@ def test_a_missing_package_is_named_with_its_extra(folder: Path, monkeypatch: py
 
     monkeypatch.setattr("lrpfast.extras.import_module", without)
     for file in ("tokenizer.json", "bert.txt"):
-        with pytest.raises(MissingPackageError, match=re.escape('not installed; pip install "lrpfast[text]"')):
+        with pytest.raises(
+            MissingPackageError, match=re.escape('not installed; pip install "lrpfast[text]"')
+        ):
             tokens.read(folder / file)
     assert tokens.read(folder / "vocab.txt").encode("good").ids == (8,)

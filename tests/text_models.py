@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import node
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] a the film was good bad not great , . ! act ##ing ##or".split()
+WORDS = [
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "the", "film", "was", "good", "bad", "not", "great", ",", ".", "!",
+    "act", "##ing", "##or",
+]  # fmt: skip
 """The vocabulary; a token's number is its place."""
 
 PLAIN = WORDS[:-2]
@@ -51,7 +54,9 @@ def text_model(length: int | str, mask: bool = False) -> onnx.ModelProto:
 
 def expected(ids: list[int], target: int, length: int | None = None) -> NDArray[np.float64]:
     """What each token contributes to an output: the model is linear, so that is its relevance."""
-    contributions: NDArray[np.float64] = TABLE[ids].astype(np.float64) @ WEIGHTS[target] / (length or len(ids))
+    contributions: NDArray[np.float64] = (
+        TABLE[ids].astype(np.float64) @ WEIGHTS[target] / (length or len(ids))
+    )
     return contributions
 
 
