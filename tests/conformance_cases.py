@@ -212,14 +212,20 @@ class Reading:
 
 def readings(case: Case) -> Iterator[Reading]:
     """All ways to read a case, those that say most about it first."""
-    for chosen in (
-        ([name] for name in case.data) if len(case.data) == 1 else (*([n] for n in case.data), case.data)
-    ):
+    together = [case.data] if len(case.data) > 1 else []
+    integers = [name for name in _integers(case.model.graph.input) if name in case.inputs]
+    for chosen in (*([name] for name in case.data), *together, *([integers] if integers else [])):
         plain = _as_given(case, chosen)
         lifted = lift(plain.model, plain.inputs, plain.outputs)
         if lifted is not None:
             yield Reading(*lifted)
         yield plain
+
+
+def _integers(values: Iterable[onnx.ValueInfoProto]) -> list[str]:
+    """Names of those that may index an embedding."""
+    kinds = (TensorProto.INT32, TensorProto.INT64)
+    return [value.name for value in values if value.type.tensor_type.elem_type in kinds]
 
 
 def _as_given(case: Case, chosen: Sequence[str]) -> Reading:
@@ -276,16 +282,11 @@ def difference(case: Case, reading: Reading, output: str, backends: Sequence[str
 
     It is computed in float64 if the inputs are, else in float32.
     """
-    model = ModelProto()
-    model.CopyFrom(reading.model)
-    kept = [value for value in model.graph.output if value.name == output]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
     dtype = np.result_type(
         np.float32, *(array for array in reading.inputs.values() if array.dtype == np.float64)
     )
     fed: Any = {
-        name: array if array.dtype.kind == "f" else array.astype(np.float32)  # bfloat16 is not NumPy's
+        name: array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16 is not NumPy's
         for name, array in reading.inputs.items()
     }
     if len(fed) == 1:
@@ -293,9 +294,11 @@ def difference(case: Case, reading: Reading, output: str, backends: Sequence[str
     expected = reading.outputs[output]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        network = lrpfast.load(model)
+        network = lrpfast.load(reading.model, output=output)
         for backend in backends:
             found = network.predict(fed, backend=backend, dtype=dtype)
+            if found.shape != expected.shape:
+                return f"its shape is {found.shape}; expected {expected.shape}"
             try:
                 np.testing.assert_allclose(found.astype(expected.dtype), expected, case.rtol, case.atol)
             except AssertionError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, defs, helper, numpy_helper
+from onnx import ModelProto, NodeProto, defs, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[Any]
@@ -21,8 +21,8 @@ def lift(model: ModelProto, inputs: Arrays, outputs: Arrays) -> tuple[ModelProto
     """A model for batches of what `model` takes, two samples, and what it gives for them; None if there is none.
 
     An axis is put in front of what is fed. What else has to change is found by trying: nothing; axes that are
-    counted from the front; lists with a number for each axis. ONNX's reference decides: it must give each
-    sample of the batch what the case expects, or what it gives the sample alone.
+    counted from the front; lists with a number for each axis. ONNX decides: shapes must fit, and its reference
+    must give each sample of the batch what the case expects, or what it gives the sample alone.
 
     Parameters
     ----------
@@ -40,10 +40,12 @@ def lift(model: ModelProto, inputs: Arrays, outputs: Arrays) -> tuple[ModelProto
         return None
     for lifted in _candidates(model, inputs, outputs):
         try:
+            shape_inference.infer_shapes(lifted, check_type=True, strict_mode=True)
             found = _reference(lifted, batch, outputs)
             for name, array in found.items():
+                assert array.shape == expected[name].shape
                 np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-7)
-        except Exception:  # whatever the reference raises: that is another computation
+        except Exception:  # whatever onnx raises: that is no model, or another computation
             continue
         return lifted, batch, expected
     return None
