@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from conformance_lift import lift
+from conformance_relevance import check_relevance
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, defs, numpy_helper
 
@@ -218,8 +219,17 @@ def readings(case: Case) -> Iterator[Reading]:
         plain = _as_given(case, chosen)
         lifted = lift(plain.model, plain.inputs, plain.outputs)
         if lifted is not None:
-            yield Reading(*lifted)
-        yield plain
+            yield _fed(Reading(*lifted))
+        yield _fed(plain)
+
+
+def _fed(reading: Reading) -> Reading:
+    """A reading whose inputs are of NumPy's own types, which bfloat16 is not."""
+    inputs = {
+        name: array.astype(np.float32) if array.dtype.kind == "V" else array
+        for name, array in reading.inputs.items()
+    }
+    return replace(reading, inputs=inputs)
 
 
 def _integers(values: Iterable[onnx.ValueInfoProto]) -> list[str]:
@@ -247,20 +257,24 @@ def run(case: Case, backends: Sequence[str | None] = (None,)) -> Outcome:
     reason = inapplicable(case)
     if reason:
         return Outcome(case, INAPPLICABLE, (reason,))
-    first, status, why = case.data[0], REFUSED, ()
+    status, why = REFUSED, ()
+    explained: set[tuple[str, ...]] = (
+        set()
+    )  # what has been explained: readings with the same inputs are alike
     for reading in readings(case):
         refusals: dict[str, LrpfastError] = {}
-        for name in reading.outputs:
+        for output in reading.outputs:
             try:
-                fault = difference(case, reading, name, backends)
+                network = predicted(case, reading, output, backends)
+                if (output, *reading.inputs) not in explained:
+                    explained.add((output, *reading.inputs))
+                    check_relevance(network, reading.inputs)
             except LrpfastError as error:
-                refusals[name] = error
-                continue
-            except Exception as error:
-                fault = f"{type(error).__name__}: {error}"
-            if fault:
-                return Outcome(case, WRONG, (f"{', '.join(reading.inputs)} -> {name}: {fault}",))
-        if first not in reading.inputs or status == PASSED:
+                refusals[output] = error
+            except Exception as error:  # an AssertionError, or whatever should not have come up
+                what = f"{', '.join(reading.inputs)} -> {output}: {type(error).__name__}: {error}"
+                return Outcome(case, WRONG, (what,))
+        if case.data[0] not in reading.inputs or status == PASSED:
             continue
         if not refusals:
             status, why = PASSED, ()
@@ -277,30 +291,19 @@ def _reasons(refusals: Mapping[str, LrpfastError]) -> tuple[str, ...]:
     return getattr(error, "offenders", None) or (str(error),)
 
 
-def difference(case: Case, reading: Reading, output: str, backends: Sequence[str | None]) -> str:
-    """How the prediction of one output differs from what is expected; empty if it does not.
+def predicted(case: Case, reading: Reading, output: str, backends: Sequence[str | None]) -> lrpfast.Network:
+    """The network that gives one output, once its predictions are what the case expects.
 
-    It is computed in float64 if the inputs are, else in float32.
+    They are computed in float64 if the inputs are, else in float32. Warnings are errors.
     """
-    dtype = np.result_type(
-        np.float32, *(array for array in reading.inputs.values() if array.dtype == np.float64)
-    )
-    fed: Any = {
-        name: array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16 is not NumPy's
-        for name, array in reading.inputs.items()
-    }
-    if len(fed) == 1:
-        (fed,) = fed.values()
+    double = any(array.dtype == np.float64 for array in reading.inputs.values())
     expected = reading.outputs[output]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         network = lrpfast.load(reading.model, output=output)
         for backend in backends:
-            found = network.predict(fed, backend=backend, dtype=dtype)
-            if found.shape != expected.shape:
-                return f"its shape is {found.shape}; expected {expected.shape}"
-            try:
-                np.testing.assert_allclose(found.astype(expected.dtype), expected, case.rtol, case.atol)
-            except AssertionError as error:
-                return f"on {backend or 'the default backend'}: {error}"
-    return ""
+            dtype = np.float64 if double else np.float32
+            found = network.predict(reading.inputs, backend=backend, dtype=dtype)
+            assert found.shape == expected.shape, f"its shape is {found.shape}; expected {expected.shape}"
+            np.testing.assert_allclose(found.astype(expected.dtype), expected, case.rtol, case.atol)
+    return network

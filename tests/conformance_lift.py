@@ -16,6 +16,9 @@ Arrays = Mapping[str, Array]
 AXES = ("axis", "axes", "perm")
 """Names of attributes and inputs that number axes."""
 
+MAX_SIZE = 10_000
+"""Larger arrays are not lifted: ONNX's reference is slow, and cases with so many elements have a batch."""
+
 
 def lift(model: ModelProto, inputs: Arrays, outputs: Arrays) -> tuple[ModelProto, Arrays, Arrays] | None:
     """A model for batches of what `model` takes, two samples, and what it gives for them; None if there is none.
@@ -30,6 +33,8 @@ def lift(model: ModelProto, inputs: Arrays, outputs: Arrays) -> tuple[ModelProto
     inputs, outputs : mapping of str to array
         What it is fed, and what the case expects.
     """
+    if any(array.size > MAX_SIZE for array in inputs.values()):
+        return None
     # The second sample has the values of the first in another order: they suit logarithms too.
     other = {name: np.array(np.flip(array)) for name, array in inputs.items()}
     batch = {name: np.stack([array, other[name]]) for name, array in inputs.items()}

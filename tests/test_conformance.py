@@ -16,6 +16,8 @@ from onnx import helper
 from onnx_models import model_of, node, ones
 
 import lrpfast
+from lrpfast.explanation import Conservation
+from lrpfast.ops import Tanh
 
 DOCUMENT = Path(__file__).parents[1] / "docs/operators.md"
 
@@ -74,6 +76,22 @@ def test_other_errors_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = run(case_of([node("Relu", "x")], {"y": np.maximum(X, 0)}, x=X))
     assert outcome.status == WRONG
     assert "IndexError: oops" in outcome.reasons[0]
+
+
+def test_wrong_derivatives_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = case_of([node("Tanh", "x")], {"y": np.tanh(X)}, x=X)
+    assert run(case).status == PASSED
+    monkeypatch.setattr(Tanh, "derivative", lambda self, x, y: 1 - y)
+    outcome = run(case)
+    assert outcome.status == WRONG
+    assert "by the gradient" in outcome.reasons[0]
+
+
+def test_lost_relevance_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conservation, "worst", 1e-3)
+    outcome = run(case_of([node("Tanh", "x")], {"y": np.tanh(X)}, x=X))
+    assert outcome.status == WRONG
+    assert "unexplained relevance" in outcome.reasons[0]
 
 
 def test_weights_are_constants_in_one_reading_at_least() -> None:
