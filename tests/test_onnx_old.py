@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import evaluate, model_of, node, ones
 
-from lrpfast.errors import UnsupportedOperatorError
+from lrpfast.errors import ModelError, UnsupportedOperatorError
 from lrpfast.onnx_io import load_graph
 
 RNG = np.random.default_rng(0)
@@ -48,6 +48,20 @@ def test_a_computed_array_cannot_get_axes() -> None:
     model.graph.input.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, ["n", 3]))
     with pytest.raises(UnsupportedOperatorError, match="broadcasts from axis 0 on, is computed"):
         load_graph(model)
+
+
+def test_axes_that_are_not_there() -> None:
+    for axis in (2, 3, -4, 9):
+        model = model_of(
+            [node("Add", "x c", broadcast=1, axis=axis)], ("n", 3, 4), {"c": ones(3, 4)}, opset=6
+        )
+        with pytest.raises(ModelError, match=f"axis is {axis}; its inputs have 3 and 2 axes"):
+            load_graph(model)
+    nodes = [node("Shape", "x", "s"), node("Mul", "s two", "t", broadcast=1, axis=0), node("Reshape", "x t")]
+    with pytest.raises(UnsupportedOperatorError, match="of known sizes"):
+        load_graph(model_of(nodes, ("n", 3), {"two": [2]}, opset=6))
+    with pytest.raises(UnsupportedOperatorError, match="it broadcasts 1 arrays"):
+        load_graph(model_of([node("Add", "x", broadcast=1, axis=0)], ("n", 3), opset=6))
 
 
 def evaluate_two(model: onnx.ModelProto, *arrays: Any) -> Any:

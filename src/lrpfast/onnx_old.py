@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .errors import ModelError
 from .graph import Fact
 from .ops.reading import Unsupported
 
@@ -27,6 +30,8 @@ def modernized(node: NodeProto, operands: Sequence[Any]) -> tuple[NodeProto, tup
     ------
     Unsupported
         The node is for training, or an array that would need axes of size 1 behind its own is computed.
+    ModelError
+        There are not so many axes.
     """
     from onnx import NodeProto
 
@@ -45,11 +50,22 @@ def modernized(node: NodeProto, operands: Sequence[Any]) -> tuple[NodeProto, tup
 
 def _aligned(node: NodeProto, operands: Sequence[Any], axis: int) -> tuple[Any, ...]:
     """Two operands, the second with axes of size 1 behind its own, which are those of the first from `axis` on."""
+    if len(operands) != 2 or not all(isinstance(operand, (Fact, np.ndarray)) for operand in operands):
+        raise Unsupported(
+            f"it broadcasts {len(operands)} arrays from axis {axis} on; expected two of known sizes"
+        )
     first, second = operands
-    rank, taken = (1 + len(x.shape) if isinstance(x, Fact) else x.ndim for x in (first, second))
-    behind = rank - taken - axis % rank
-    if behind <= 0 or not taken or (node.op_type == "PRelu" and second.size == 1):
+    rank, taken = (1 + len(x.shape) if isinstance(x, Fact) else x.ndim for x in operands)
+    if not taken or (node.op_type == "PRelu" and (taken > 1 or second.size == 1)):
+        return first, second
+    start = axis + rank if axis < 0 else axis
+    if not 0 <= start <= rank - taken:
+        raise ModelError(f"axis is {axis}; its inputs have {rank} and {taken} axes")
+    behind = rank - taken - start
+    if not behind:
         return first, second
     if isinstance(second, Fact):
-        raise Unsupported(f"its input 1 ({node.input[1]!r}), which broadcasts from axis {axis} on, is computed")
+        raise Unsupported(
+            f"its input 1 ({node.input[1]!r}), which broadcasts from axis {axis} on, is computed"
+        )
     return first, second.reshape(*second.shape, *(1,) * behind)
