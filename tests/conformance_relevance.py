@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -20,23 +21,21 @@ def check_relevance(network: lrpfast.Network, inputs: Mapping[str, Array]) -> No
     """Assert that explanations in float64 are right, where there are rules for all nodes.
 
     The gradient must be the derivative, by central differences in one random direction; the ledger of
-    "epsilon_plus" must leave nothing unexplained. Inputs are moved a little, away from ties and kinks.
+    "epsilon_plus" must leave nothing unexplained. Inputs are moved away from ties and kinks.
     """
     rng = np.random.default_rng(0)
     near = {
-        name: array if array.dtype.kind in "iu" else _moved(np.asarray(array, np.float64), rng)
+        name: array if array.dtype.kind in "iu" else array + rng.uniform(0.01, 0.1, array.shape)
         for name, array in inputs.items()
     }
     weights = rng.standard_normal((len(next(iter(near.values()))), *network.output_shape))
-    with suppress(LrpfastError):  # an index has no derivative, the function perhaps no values there
+    with (
+        suppress(LrpfastError),
+        warnings.catch_warnings(),
+    ):  # an index has no derivative, the function no values
+        warnings.simplefilter("ignore")
         _check_gradient(network, near, weights, rng)
         _check_ledger(network, near, weights)
-
-
-def _moved(array: Array, rng: np.random.Generator) -> Array:
-    """An array next to `array`."""
-    moved: Array = array * (1 - 1e-3 * rng.random(array.shape)) + 1e-4 * rng.random(array.shape)
-    return moved
 
 
 def _check_gradient(
@@ -66,7 +65,7 @@ def _check_gradient(
     given = sum(_sums(slope) for slope in slopes)
     size = sum(_sums(np.abs(slope)) for slope in slopes) + np.abs(expected)
     fits = np.abs(given - expected) <= 1e-5 * size + 1e-7 * _sums(np.abs(ahead))
-    assert fits.all(), f"the derivative at {dict(inputs)} is {expected}, by the gradient {given}"
+    assert fits.all(), f"the derivative is {expected}, by the gradient {given}"
 
 
 def _check_ledger(network: lrpfast.Network, inputs: Mapping[str, Array], weights: Array) -> None:
