@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from onnx import helper
 from onnx_models import model_of, node, ones
 
 import lrpfast
-from lrpfast.explanation import Conservation
+from lrpfast import ledger
 from lrpfast.ops import Tanh
 
 DOCUMENT = Path(__file__).parents[1] / "docs/operators.md"
@@ -88,7 +89,11 @@ def test_wrong_derivatives_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lost_relevance_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Conservation, "worst", 1e-3)
+    def lossy(account: ledger.Account, line: Sequence[float]) -> ledger.ConservationRow:
+        return dataclasses.replace(row(account, line), r_out=0.0, unexplained=1e-3)
+
+    row = ledger._row
+    monkeypatch.setattr(ledger, "_row", lossy)
     outcome = run(case_of([node("Tanh", "x")], {"y": np.tanh(X)}, x=X))
     assert outcome.status == WRONG
     assert "unexplained relevance" in outcome.reasons[0]
