@@ -36,8 +36,6 @@ def test_no_case_is_wrong(outcomes: list[Outcome]) -> None:
 
 def test_the_document_is_up_to_date(outcomes: list[Outcome]) -> None:
     text = DOCUMENT.read_text("utf-8")
-    if f"Cases of onnx {onnx.__version__}." not in text:
-        pytest.skip(f"docs/operators.md is about another onnx than {onnx.__version__}")
     found = conformance.updated(text, outcomes)
     changed = sorted(set(text.splitlines()) ^ set(found.splitlines()))
     assert found == text, f"run `{conformance.COMMAND}` and look at what changed:\n" + "\n".join(changed)
