@@ -75,6 +75,24 @@ class ConservationRow:
 
 
 @dataclass(frozen=True, eq=False)
+class SampleLedger:
+    """The conservation ledger of each sample, over all nodes.
+
+    Attributes
+    ----------
+    worst : array (n,)
+        The largest |unexplained| of a node, as in `ConservationRow`; 0 where no rule promises conservation.
+    bias, stabilizer, dead : array (n,)
+        What all nodes together took.
+    """
+
+    worst: Numbers
+    bias: Numbers
+    stabilizer: Numbers
+    dead: Numbers
+
+
+@dataclass(frozen=True, eq=False)
 class Books:
     """The accounts of all nodes, and how their numbers lie in a run's memory.
 
@@ -142,24 +160,44 @@ class Books:
         NonFiniteError
             Some relevance is NaN or infinite; names the node that made it.
         """
-        rows, which, arrived, ledgers = self._index
-        split = n * PARTS * self.ledgers
-        parts = np.zeros((self.ledgers + 1, PARTS))  # the last for nodes without a ledger
+        parts, sums = self._split(numbers, n)
         with _QUIET():
-            numbers[:split].reshape(self.ledgers, n, PARTS).sum(axis=1, out=parts[:-1])
-            sums = numbers[split:].reshape(self.sums, n, SUMS).sum(axis=1)
-            left = np.asarray(np.bincount(rows, self._signs * sums[which, 0], len(self.accounts)), np.float64)
-            if not np.isfinite(left).all():
-                self._refuse(left)
-            r_in, size = sums[arrived].T
-            covered, bias, stabilizer, dead = parts[ledgers].T
-            gap = r_in - covered
-            small = np.abs(gap) <= 1e-14 * size  # the sums' own rounding
-            dead = dead + np.where(small | (ledgers == self.ledgers), 0, gap)
-            rest = r_in - left - bias - stabilizer - dead
-            unexplained = np.divide(rest, size, out=np.zeros_like(rest), where=size != 0)
-            columns = np.stack([r_in, left, bias, stabilizer, dead, unexplained], axis=1).tolist()
-        return tuple(_row(account, line) for account, line in zip(self.accounts, columns, strict=True))
+            columns = self._columns(parts.sum(axis=1, keepdims=True), sums.sum(axis=1, keepdims=True))
+        lines = columns[:, :, 0].tolist()
+        return tuple(_row(account, line) for account, line in zip(self.accounts, lines, strict=True))
+
+    def by_sample(self, numbers: Numbers, n: int) -> SampleLedger:
+        """What became of each sample's relevance, out of the numbers of a run with `n` samples."""
+        with _QUIET():
+            columns = self._columns(*self._split(numbers, n))
+        bias, stabilizer, dead = columns[:, 2:5].sum(axis=0)
+        conserving = [account.conserves for account in self.accounts]
+        worst = np.abs(columns[conserving, 5]).max(axis=0, initial=0.0)
+        return SampleLedger(worst, bias, stabilizer, dead)
+
+    def _split(self, numbers: Numbers, n: int) -> tuple[Numbers, Numbers]:
+        """The ledgers (ledgers, n, 4) and the sums (sums, n, 2)."""
+        split = n * PARTS * self.ledgers
+        return numbers[:split].reshape(self.ledgers, n, PARTS), numbers[split:].reshape(self.sums, n, SUMS)
+
+    def _columns(self, parts: Numbers, sums: Numbers) -> Numbers:
+        """The numbers of the ledger, (accounts, 6, m), for m samples or sums of samples."""
+        rows, which, arrived, ledgers = self._index
+        parts = np.concatenate(
+            [parts, np.zeros((1, *parts.shape[1:]))]
+        )  # the last for nodes without a ledger
+        left = np.zeros((len(self.accounts), sums.shape[1]))
+        np.add.at(left, rows, self._signs[:, None] * sums[which, :, 0])
+        if not np.isfinite(left).all():
+            self._refuse(left.sum(axis=1))
+        r_in, size = sums[arrived].transpose(2, 0, 1)
+        covered, bias, stabilizer, dead = parts[ledgers].transpose(2, 0, 1)
+        gap = r_in - covered
+        small = np.abs(gap) <= 1e-14 * size  # the sums' own rounding
+        dead = dead + np.where(small | (ledgers == self.ledgers)[:, None], 0, gap)
+        rest = r_in - left - bias - stabilizer - dead
+        unexplained = np.divide(rest, size, out=np.zeros_like(rest), where=size != 0)
+        return np.stack([r_in, left, bias, stabilizer, dead, unexplained], axis=1)
 
     def _refuse(self, left: Numbers) -> None:
         account = self.accounts[int(np.argmin(np.isfinite(left)))]

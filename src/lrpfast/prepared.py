@@ -6,6 +6,7 @@ import fnmatch
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,13 +129,14 @@ class Prepared:
         """The explanation that the answers about all pieces of a batch make."""
         books = self.plan.backs[asked.which].books
         answer = answers[0] if len(answers) == 1 else _joined(answers, books)
+        numbers, n = answer.numbers, len(answer.output)
         return Explanation(
             relevance=like_given(self.graph.inputs, answer.relevance),
             output=answer.output,
             probabilities=answer.probabilities,
             target=answer.target,
             layers=answer.layers,
-            conservation=Conservation(books.settled(answer.numbers, len(answer.output))),
+            conservation=Conservation(books.settled(numbers, n), partial(books.by_sample, numbers, n)),
             manifest={
                 **self.manifests[asked.which],
                 "target": described(asked.target),

@@ -26,6 +26,7 @@ from ..errors import (
 )
 
 REFUSED, USAGE, BAD_INPUT, BAD_OUTPUT, INTERRUPTED = 1, 2, 3, 4, 130
+SOME_FAILED, CROSSED = 5, 6
 
 
 class Failure(click.ClickException):
