@@ -19,6 +19,7 @@ from ..composites import Composite
 from ..errors import InputError, OutputError
 from ..network import Network
 from ..preprocess import PREPROCESSINGS, Preprocessing
+from ..question import ask
 from .decoding import Decoder
 from .explaining import Explaining, Row, Sample
 from .items import Item, Source
@@ -26,7 +27,7 @@ from .parts import Dataset, Facts, Kept, digest
 from .pipeline import BatchSize, staged
 from .places import Place
 from .reports import Summary, read_reference, write_report
-from .settings import enter, locked
+from .settings import array_digest, enter, locked
 from .sinks import PictureSink, check_drawable, open_zarr
 from .sources import open_source
 from .tables import Columns
@@ -143,7 +144,11 @@ def run(
         network, composite, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory
     )
     shape = network.input_shape
-    wanted = parse(target, labels, network.canonized(explainer.dtype).graph.output_shape)
+    outputs = network.canonized(explainer.dtype).graph.output_shape
+    wanted = parse(target, labels, outputs)
+    ask(
+        0, init or explainer.composite.init, 1, outputs, explainer.dtype
+    )  # or all rows would say that init is wrong
     if png is not None:
         check_drawable(shape)
     found = open_source(source, Decoder(shape, preprocessing), Columns(column, id_column, wanted.column))
@@ -151,7 +156,8 @@ def run(
     rows = part_rows or _part_rows(kept, shape, explainer.dtype, wanted.ranks)
     settings = {
         "source": os.fspath(source), "model": explainer.manifest["model"]["sha256"],
-        "composite": explainer.manifest["composite"], "rules": explainer.manifest["rules"], "target": target.strip(),
+        "composite": explainer.manifest["composite"], "rules": explainer.manifest["rules"],
+        "arrays": array_digest(explainer.composite), "target": target.strip(),
         "init": init or explainer.composite.init, "labels": digest(labels) if labels else None,
         "preprocessing": asdict(preprocessing), "column": column, "id_column": id_column, "top_k": kept.top,
         "zarr": zarr, "png": png, "part_rows": rows, "dtype": str(explainer.dtype),
@@ -214,7 +220,7 @@ class _Job:
         failed = 0
         self._tell(done, failed)
         pool, compute, write = (ThreadPoolExecutor(n, "lrpfast-batch") for n in (self.workers, 1, 1))
-        writer = self._writer(pool)
+        writer = self._writer(pool, begun=resumed > 0)
         try:
             samples = staged(self.explaining.decoded, self._items(pending), pool, self._ahead)
             explained = self.batch_size.timed(self._explained)
@@ -316,17 +322,17 @@ class _Job:
     def _explained(self, batch: Batch) -> tuple[Batch, list[Row]]:
         return batch, self.explaining.explained(batch.samples)
 
-    def _writer(self, pool: ThreadPoolExecutor) -> Writer:
+    def _writer(self, pool: ThreadPoolExecutor, begun: bool) -> Writer:
         """What writes, with the sinks that are asked for."""
         dataset, ranks = self.dataset, self.explaining.target.ranks
         zarr = pictures = None
         if self.zarr is not None:
             about = {"settings": self.settings, "manifest": dataset.manifest}
             whole = (len(self.source), *dataset.shape)
-            zarr = open_zarr(self.zarr, whole, ranks, dataset.dtype, self.part_rows, about)
+            zarr = open_zarr(self.zarr, whole, ranks, dataset.dtype, self.part_rows, about, begun)
         if self.png is not None:
             folder = Place.at(self.png)
-            enter(folder, self.settings, dataset.manifest)
+            enter(folder, self.settings, dataset.manifest, begun)
             folder.sweep()
             pictures = PictureSink(folder, ranks, dataset.manifest)
         return Writer(dataset, zarr, pictures, pool)

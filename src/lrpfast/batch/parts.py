@@ -220,6 +220,8 @@ class OpenPart:
 
     def discard(self) -> None:
         """Leave nothing behind."""
+        with contextlib.suppress(OSError):
+            self._writer.close()  # into the file that is removed
         with contextlib.suppress(Discarded):
             self._stack.__exit__(Discarded, Discarded(), None)
 

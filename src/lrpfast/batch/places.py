@@ -137,8 +137,13 @@ class Place:
         probe.remove()
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[BinaryIO]:
+    def writing(self, flush: bool = True) -> Iterator[BinaryIO]:
         """Open a file that appears here when the block ends, and not at all if an error ends it.
+
+        Parameters
+        ----------
+        flush : bool, default True
+            Whether a local file is on the disk before it appears, and so is whole even if the power fails.
 
         Raises
         ------
@@ -149,9 +154,9 @@ class Place:
         try:
             with self.fs.open(part.path, "wb") as file:
                 yield file
-                if self.is_local:
+                if self.is_local and flush:
                     file.flush()
-                    os.fsync(file.fileno())  # the name must not outlive the contents when the power fails
+                    os.fsync(file.fileno())
             if self.is_local:
                 os.replace(part.path, self.path)
             else:
@@ -162,9 +167,9 @@ class Place:
             with contextlib.suppress(OSError):
                 part.remove()
 
-    def write(self, data: bytes) -> None:
-        """Write a file, whole or not at all; raises `OutputError`."""
-        with self.writing() as file:
+    def write(self, data: bytes, flush: bool = True) -> None:
+        """Write a file, whole or not at all, as `writing` does; raises `OutputError`."""
+        with self.writing(flush) as file:
             file.write(data)
 
     def remove(self) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
+from ..composites import Composite
 from ..errors import OutputError
 from .places import Place
 from .reports import FILE as REPORT
@@ -17,19 +21,42 @@ LOCK = ".lock"
 OURS = (FILE, REPORT)
 
 
-def enter(place: Place, settings: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+def array_digest(composite: Composite) -> str | None:
+    """SHA-256 of the arrays among the parameters of the rules, of which their words say the shape only."""
+    hashed, found = hashlib.sha256(), False
+    for selector, rule in composite.rules:
+        for name, value in vars(rule).items():
+            if isinstance(value, np.ndarray):
+                found = True
+                hashed.update(f"{selector} {name} {value.dtype} {value.shape}".encode() + value.tobytes())
+    return hashed.hexdigest() if found else None
+
+
+def enter(
+    place: Place, settings: Mapping[str, Any], manifest: Mapping[str, Any], begun: bool = False
+) -> None:
     """Begin a job in a folder, or go on with the one that is there.
+
+    Parameters
+    ----------
+    place : Place
+    settings, manifest : mapping
+        What the job is, and what runs it.
+    begun : bool, default False
+        Whether some of the job is done, so that it has to be there.
 
     Raises
     ------
     OutputError
-        The folder cannot be written, holds something else, or a job with other settings.
+        The folder cannot be written, holds something else, or a job with other settings; or it is gone.
     """
     place.make_folder()
     there = place / FILE
     if there.exists():
         _check_same(place, _read(there), settings)
         return
+    if begun:
+        raise gone(place)
     foreign = [name for name in place.names() if not name.startswith(".") and name not in OURS]
     if foreign:
         raise OutputError(
@@ -40,10 +67,11 @@ def enter(place: Place, settings: Mapping[str, Any], manifest: Mapping[str, Any]
     there.write(json.dumps(document, indent=1, ensure_ascii=False).encode())
 
 
-def read_settings(place: Place) -> Mapping[str, Any] | None:
-    """The settings of the job in a folder; None if there is none."""
-    there = place / FILE
-    return _read(there) if there.exists() else None
+def gone(what: object) -> OutputError:
+    """Something that was written before is not there."""
+    return OutputError(
+        f"{str(what)!r} is not there, though parts of the job are done; bring it back, or begin again in another folder"
+    )
 
 
 def _read(there: Place) -> Mapping[str, Any]:

@@ -18,6 +18,8 @@ from ..extras import need
 from ..image import heatmap, render
 from .explaining import Row
 from .places import EXTRA, Place
+from .settings import gone
+from .stores import is_store
 
 CHUNK_BYTES = 2**22
 """About how large the chunks of a Zarr array are."""
@@ -51,6 +53,7 @@ def open_zarr(
     dtype: np.dtype[Any],
     part_rows: int,
     about: Mapping[str, Any],
+    begun: bool,
 ) -> ZarrSink:
     """Make the array, or go on with the one that is there.
 
@@ -66,6 +69,8 @@ def open_zarr(
     part_rows : int
     about : mapping
         ``settings`` and ``manifest``: the array's attributes.
+    begun : bool
+        Whether some of the job is done, so that the array has to be there.
 
     Raises
     ------
@@ -79,7 +84,9 @@ def open_zarr(
         d for d in range(1, part_rows + 1) if part_rows % d == 0 and (d == 1 or d * size <= CHUNK_BYTES)
     )
     try:
-        if not Place.at(url).exists():
+        if not is_store(Place.at(url)):
+            if begun:
+                raise gone(url)
             made = zarr.create_array(
                 url,
                 shape=whole,
@@ -91,6 +98,8 @@ def open_zarr(
             return ZarrSink(made, ranks)
         array = zarr.open_array(url, mode="r+")
         known = array.attrs.get("lrpfast", {})
+    except OutputError:
+        raise
     except Exception as error:  # each kind of store has its own ways to fail
         raise OutputError(f"cannot write the Zarr array {url!r}: {error}") from error
     if known.get("settings") != json.loads(json.dumps(about["settings"])):
@@ -122,7 +131,7 @@ class PictureSink:
         text.add_itxt("lrpfast", json.dumps(facts))
         buffer = io.BytesIO()
         render(row.relevance).save(buffer, "PNG", pnginfo=text)
-        (self.folder / self._name(row)).write(buffer.getvalue())
+        (self.folder / self._name(row)).write(buffer.getvalue(), flush=False)
 
     def _name(self, row: Row) -> str:
         stem = re.sub(r"[^\w.-]+", "_", posixpath.splitext(posixpath.basename(row.id))[0]).strip("._")[:80]

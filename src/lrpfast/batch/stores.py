@@ -45,7 +45,7 @@ def _as_is(sample: Array) -> Array:
 
 def is_store(place: Place) -> bool:
     """Whether it is a Zarr store."""
-    return place.path.rstrip("/").endswith(".zarr") or any((place / mark).exists() for mark in MARKS)
+    return any((place / mark).exists() for mark in MARKS)
 
 
 def open_store(url: str, name: str, shape: tuple[int, ...]) -> Stored:

@@ -100,9 +100,11 @@ class Table:
                     return
 
     def _decoded(self, cell: Any, name: str) -> Array:
-        cell = getattr(cell, "value", cell) if type(cell).__name__ == "ExtensionScalar" else cell
         if not cell.is_valid:
             raise InputError(f"{name}: its {self.columns.input!r} is null; expected an input")
+        if hasattr(cell, "to_numpy"):  # Arrow's own type of tensors, which knows their shape
+            return self.decoder.tensor(cell.to_numpy(), name)
+        cell = cell.value if hasattr(cell.type, "storage_type") else cell
         kind = _kind(cell.type)
         if kind == "struct":
             given = cell.as_py()
