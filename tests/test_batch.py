@@ -409,6 +409,22 @@ def test_sources_that_cannot_be_used(make: Callable[[], str], message: str) -> N
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("p", {"out": "p/out"}),
+        ("p", {"out": "p"}),
+        ("p", {"png": "p/b/png"}),
+        ("p/**/*.png", {"zarr": "p/z.zarr"}),
+    ],
+)
+def test_outputs_do_not_become_inputs(source: str, options: dict[str, str]) -> None:
+    save_pictures(Path("p"))
+    with pytest.raises(InputError, match="what is written would be read"):
+        run(cnn(), source, **{"out": "out", **options})
+    assert not Path("out").exists()
+
+
 # --- sinks ---
 
 
@@ -659,6 +675,9 @@ def test_options_are_checked() -> None:
         run(LINEAR, "x.npy", "out", labels=["a", "b"])
     with pytest.raises(InputError, match="one sample takes"):
         run(LINEAR, "x.npy", "out", max_memory=8)
+    limit = lrpfast.Explainer(LINEAR).memory_per_sample + 64  # enough for one explanation, not for several
+    with pytest.raises(InputError, match="one sample takes"):
+        run(LINEAR, "x.npy", "out", max_memory=limit, target="top2")
 
 
 # --- memory ---

@@ -131,6 +131,8 @@ class Explaining:
         try:
             explanations = self._explanations(x, self.target.asked([sample.wanted for sample in samples]))
         except (InputError, NonFiniteError) as error:
+            if str(error).startswith("max_memory"):  # which no other input can cure
+                raise
             if len(samples) == 1:
                 return [
                     _failed(samples[0], samples[0].wanted, in_words(error), rank)

@@ -29,7 +29,7 @@ from .places import Place
 from .reports import Summary, read_reference, write_report
 from .settings import array_digest, enter, locked
 from .sinks import PictureSink, check_drawable, open_zarr
-from .sources import open_source
+from .sources import check_apart, open_source
 from .tables import Columns
 from .targets import Target, parse
 from .writing import Batch, Writer
@@ -43,7 +43,7 @@ MEMORY, MOST = 2**28, 256
 UNDER_WAY = 8
 """Up to so many batches' inputs and results are in memory, between the threads."""
 
-PROGRESS = Callable[[int, int, int], None]
+Progress = Callable[[int, int, int], None]
 """Told after each batch: inputs done, all inputs, inputs that failed in this run."""
 
 
@@ -70,7 +70,7 @@ def run(
     backend: str | None = None,
     dtype: Any = np.float32,
     reference: str | os.PathLike[str] | None = None,
-    progress: PROGRESS | None = None,
+    progress: Progress | None = None,
 ) -> Summary:
     """Explain all inputs of a source; called again after it was stopped, go on.
 
@@ -151,6 +151,7 @@ def run(
     )  # or all rows would say that init is wrong
     if png is not None:
         check_drawable(shape)
+    check_apart(source, [url for url in (out, zarr, png) if url is not None])
     found = open_source(source, Decoder(shape, preprocessing), Columns(column, id_column, wanted.column))
     kept = Kept(whole=zarr is None and not top_k, top=min(top_k, math.prod(shape)))
     rows = part_rows or _part_rows(kept, shape, explainer.dtype, wanted.ranks)
@@ -211,7 +212,7 @@ class _Job:
     zarr: str | None
     png: str | None
     settings: Mapping[str, Any]
-    progress: PROGRESS | None
+    progress: Progress | None
 
     def work(self) -> int:
         """Do what is not done yet; returns how many inputs were."""
@@ -296,12 +297,13 @@ class _Job:
         """The inputs of the parts, with their places."""
         for number in pending:
             stretch = self._stretch(number)
-            index = stretch.start
-            for index, item in enumerate(self.source.items(stretch.start, stretch.stop), stretch.start):
-                yield index, item
-            if index != stretch.stop - 1:
+            found = stretch.start
+            for item in self.source.items(stretch.start, stretch.stop):
+                yield found, item
+                found += 1
+            if found != stretch.stop:
                 raise InputError(
-                    f"the source has fewer inputs than before it was read: {index + 1}; start again"
+                    f"the source ends after {found} of {len(self.source)} inputs: it was changed; start the job again"
                 )
 
     def _ahead(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import InputError
 from .arrays import Rows, open_arrays
@@ -51,6 +51,22 @@ def open_source(url: str | os.PathLike[str], decoder: Decoder, columns: Columns)
     return source
 
 
+def check_apart(source: str | os.PathLike[str], outputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise an `InputError` if an output would lie in the folder that is read, and become an input."""
+    place = Place.at(source)
+    deep = place.is_folder() and not is_store(place)
+    if not deep and "**" not in place.path:
+        return
+    folder = place if deep else Place(place.fs, _fixed(place.path))
+    for url in outputs:
+        other = Place.at(url)
+        if other.fs == folder.fs and f"{other.path}/".startswith(folder.path.rstrip("/") + "/"):
+            raise InputError(
+                f"{os.fspath(url)!r} lies in the source {os.fspath(source)!r}, so what is written would be read; "
+                "choose a place beside it"
+            )
+
+
 def _opened(place: Place, url: str, decoder: Decoder, columns: Columns) -> tuple[Source, bool]:
     """The source, and whether it is a table."""
     if _is_pattern(place.path) and not place.exists():
@@ -72,11 +88,15 @@ def _is_pattern(path: str) -> bool:
     return any(mark in path for mark in "*?[")
 
 
+def _fixed(pattern: str) -> str:
+    """The folder before the first wildcard."""
+    parts = pattern.split("/")
+    return "/".join(parts[: next(i for i, part in enumerate(parts) if _is_pattern(part))]) or "/"
+
+
 def _matching(pattern: Place) -> tuple[Place, list[str]]:
     """The files that fit a pattern, seen from the folder before its first wildcard."""
-    parts = pattern.path.split("/")
-    fixed = next(i for i, part in enumerate(parts) if _is_pattern(part))
-    folder = Place(pattern.fs, "/".join(parts[:fixed]) or "/")
+    folder = Place(pattern.fs, _fixed(pattern.path))
     found = pattern.fs.glob(pattern.path, detail=True)
     files = [path for path, about in found.items() if about["type"] == "file"]
     return folder, sorted(posixpath.relpath(path, folder.path or "/") for path in files)
