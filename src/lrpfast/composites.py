@@ -41,6 +41,7 @@ KINDS = {
     "dense": "Gemm, MatMul",
     "convolution": "Conv, ConvTranspose",
     "average_pool": "AveragePool, GlobalAveragePool",
+    "interpolation": "Resize, Upsample: linear and cubic",
     "sum": "Add, Sum",
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
     "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
@@ -255,6 +256,7 @@ def _base(stabilizer: float | Stabilizer) -> tuple[tuple[str, Rule], ...]:
     return (
         ("sum", Norm(stabilizer)),
         ("average_pool", Norm(stabilizer)),
+        ("interpolation", Norm(stabilizer)),
         ("affine", Pass()),
         ("gating", SignalTakesAll()),
         ("product", Halves()),
@@ -327,7 +329,7 @@ def _deep_taylor(name: str, doc: str, first: Rule, stabilizer: float | Stabilize
     return _preset(
         name, doc,
         [(Selector("linear", first=True), first), ("linear", plus), ("sum", plus), ("average_pool", plus),
-         *_base(stabilizer)],
+         ("interpolation", plus), *_base(stabilizer)],
     )  # fmt: skip
 
 

@@ -27,7 +27,8 @@ from .linear_map import LinearMap, linear_map
 from .ops.activation import Clip, LeakyRelu, Relu, Tanh
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
-from .ops.movement import Identity, Pad, Reshape
+from .ops.interpolation import Upsample
+from .ops.movement import Identity, Reshape
 from .ops.pool import GlobalMaxPool, MaxPool
 from .ops.product import Mul, summed
 from .parts import Share
@@ -39,6 +40,7 @@ from .rules import (
     Pass,
     ReLUDeconvNet,
     ReLUGuidedBackprop,
+    Route,
     Rule,
     SharingRule,
     SignalTakesAll,
@@ -311,7 +313,7 @@ class Lowering:
                 before, z = z, self.stored(node.output, node.output, home)
                 self.collect(node, x.elements(), WHOLE, Ending(z.elements(), plus=before.elements()))
             self.values[node.output] = z
-        elif isinstance(op, Linear):
+        elif isinstance(op, (Linear, Upsample)):
             self.linear_forward(node, op)
         elif isinstance(op, Mul) and len({self.fact(name).shape for name in node.inputs}) == 1:
             a, b = (self.value(name, home, node) for name in node.inputs)
@@ -322,7 +324,7 @@ class Lowering:
             self.values[node.output] = z = self.stored(node.output, node.output, home)
             self.host(node, f"{type(op).__name__}.forward", _alone(op.forward), inputs, Delivery(z.host()))
 
-    def linear_forward(self, node: Node, op: Linear) -> None:
+    def linear_forward(self, node: Node, op: Linear | Upsample) -> None:
         x, z = self.fact(node.inputs[0]), self.fact(node.output)
         m = linear_map(op, x, z, self.dtype, self.backend.LANES, self.homes[node.inputs[0]])
         self.maps[node.name] = m
@@ -374,13 +376,13 @@ class Lowering:
             self.pass_on(node, node.inputs)
         elif isinstance(node.op, (MaxPool, GlobalMaxPool)):
             self.maxpool_vjp(node, node.op)
-        elif isinstance(rule, Gradient) and node.name in self.maps:
+        elif isinstance(rule, (Gradient, Route)) and node.name in self.maps:
             self.gradient(node)
         else:
             values = not isinstance(node.op, (Movement, Linear))
             self.host_vjp(node, f"{type(node.op).__name__}.vjp", _op_vjp(node), keep_values=values)
-            if isinstance(node.op, Pad):
-                self.padding_ledger(node, node.op)
+            if isinstance(node.op, Movement):
+                self.constants_ledger(node, node.op)
         self.bring_home(node)
         left = tuple(
             (self.total(name, node.name), before.get(name))
@@ -464,22 +466,21 @@ class Lowering:
         )
         self.host(node, title, function, arrays, *deliveries)
 
-    def padding_ledger(self, node: Node, pad: Pad) -> None:
-        """Relevance that falls on padding is the padding's: a constant's, like a bias'."""
-        axes = tuple(range(1, len(self.fact(node.output).shape) + 1))
-        shape = self.fact(node.inputs[0]).shape
-        inside = (slice(None), *(slice(a, a + n) for a, n in zip(pad.pads, shape, strict=False)))
+    def constants_ledger(self, node: Node, op: Movement) -> None:
+        """Relevance that falls on constants, such as padding, is theirs, like a bias'."""
+        places = None if len(node.inputs) != 1 else op.constants(self.fact(node.inputs[0]).shape)
+        if places is None:
+            return
+        axes = tuple(range(1, places.ndim + 1))
 
         def count(r: Array) -> tuple[Array, ...]:
-            border = r.astype(np.float64)
-            everything = border.sum(axis=axes)
-            border[inside] = 0
-            lost = border.sum(axis=axes)
+            r = r.astype(np.float64)
+            everything, lost = r.sum(axis=axes), np.where(places, r, 0).sum(axis=axes)
             zero = np.zeros_like(lost)
             return (np.stack([everything, lost, zero, zero], axis=1),)
 
         relevance = self.arrived(node, 1).host()
-        self.host(node, "sums of the padding", count, (relevance,), Delivery(self.ledger(node)))
+        self.host(node, "sums of what constants take", count, (relevance,), Delivery(self.ledger(node)))
 
 
 def relevance_of(value: str) -> str:

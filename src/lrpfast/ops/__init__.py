@@ -1,18 +1,21 @@
 """The operators: one file per family, with attributes, shape inference, forward, vjp and ONNX readers."""
 
-from . import shape, slices  # noqa: F401 - they register readers
+from . import rearrange, reductions, resize, shape, slices  # noqa: F401 - they register readers
 from .activation import Clip, LeakyRelu, Relu, Sigmoid, Tanh
 from .affine import Affine, batch_normalization
 from .arithmetic import Add
 from .base import Array, Elementwise, Linear, Movement, Op
+from .contraction import GroupedGemm
 from .conv import Conv, ConvTranspose
 from .embedding import Embedding
 from .gemm import Gemm
+from .interpolation import Interpolation, Upsample
 from .movement import Cast, Concat, Expand, Identity, Pad, Reshape, Slice, Transpose
 from .pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from .product import Div, Mul
 from .reading import READERS
 from .softmax import Softmax
+from .take import Mask, Pick, Take
 
 FOLDED = ("Constant", "ConstantOfShape", "Shape", "Size")
 """ONNX operators that never act on activations: they are evaluated when a model is read."""
@@ -40,20 +43,26 @@ __all__ = [
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "GroupedGemm",
     "Identity",
+    "Interpolation",
     "LeakyRelu",
     "Linear",
+    "Mask",
     "MaxPool",
     "Movement",
     "Mul",
     "Op",
     "Pad",
+    "Pick",
     "Relu",
     "Reshape",
     "Sigmoid",
     "Slice",
     "Softmax",
+    "Take",
     "Tanh",
     "Transpose",
+    "Upsample",
     "batch_normalization",
 ]

@@ -75,3 +75,10 @@ class Movement(Op):
     """Operators that copy elements from place to place: relevance is routed back exactly."""
 
     kinds: ClassVar[tuple[str, ...]] = ("movement",)
+
+    def constants(self, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+        """Where an output sample holds constants, for an input sample of `shape`; None if it holds none.
+
+        Relevance there is theirs, as that of a bias: it is counted, and goes to no input.
+        """
+        return None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..graph import Fact
@@ -247,7 +248,12 @@ class Pad(Movement):
                 f"pads is {self.pads}; expected {2 * axes} numbers for samples of shape {x.shape}"
             )
         shape = tuple(a + n + b for n, a, b in zip(x.shape, self.pads[:axes], self.pads[axes:], strict=True))
-        return Fact(shape, nonnegative=x.nonnegative and (self.value >= 0 or not any(self.pads)))
+        alone = not any(self.pads)
+        return Fact(
+            shape,
+            nonnegative=x.nonnegative and (self.value >= 0 or alone),
+            integer=x.integer and (float(self.value).is_integer() or alone),
+        )
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
@@ -256,9 +262,19 @@ class Pad(Movement):
         return np.pad(x, widths, constant_values=self.value)
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
-        sizes = inputs[0].shape[1:]
-        inside = (slice(None), *(slice(a, a + n) for a, n in zip(self.pads, sizes, strict=False)))
+        inside = (slice(None), *self._inside(inputs[0].shape[1:]))
         return (np.ascontiguousarray(s[inside]),)
+
+    def constants(self, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+        axes = len(shape)
+        border = np.ones(
+            [a + n + b for n, a, b in zip(shape, self.pads[:axes], self.pads[axes:], strict=True)], bool
+        )
+        border[self._inside(shape)] = False
+        return border
+
+    def _inside(self, shape: tuple[int, ...]) -> tuple[slice, ...]:
+        return tuple(slice(a, a + n) for a, n in zip(self.pads, shape, strict=False))
 
 
 # --- ONNX ---
