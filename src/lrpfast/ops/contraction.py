@@ -39,10 +39,8 @@ class GroupedGemm(Conv):
     kinds: ClassVar[tuple[str, ...]] = ("GroupedGemm", "dense", "linear")
 
 
-def contraction(
-    shape: tuple[int, ...], x: Letters, constant: Array, c: Letters, z: Letters
-) -> tuple[Op, ...]:
-    """The operators that compute `z` of samples of `shape`.
+def contraction(chain: Chain, x: Letters, constant: Array, c: Letters, z: Letters) -> Chain:
+    """Append the operators that compute `z`.
 
     Parameters
     ----------

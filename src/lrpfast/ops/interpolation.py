@@ -114,7 +114,8 @@ class Axis:
     source, target : int
         Its sizes before and after.
     scale : float
-        In single precision, as files have it.
+    single : bool
+        Whether the scale was given, in single precision, and is not just the quotient of the sizes.
     start, end : float
         The part of the axis that `tf_crop_and_resize` reads, from 0 to 1.
     """
@@ -122,6 +123,7 @@ class Axis:
     source: int
     target: int
     scale: float
+    single: bool = False
     start: float = 0.0
     end: float = 1.0
 
@@ -182,8 +184,8 @@ NEAREST: dict[str, Callable[[Array], Array]] = {
 
 def nearest(axis: Axis, coordinates: str, rounding: str) -> NDArray[np.intp]:
     """The index that each output place copies; `rounding` "simple" is that of versions before 11."""
-    # Ties fall as single precision has it, in which runtimes compute.
-    places = axis.places(coordinates, np.float32)
+    # With a scale of single precision ties fall as runtimes have it, which compute with it as it is.
+    places = axis.places(coordinates, np.float32 if axis.single else np.float64)
     if rounding == "simple":
         rounding = "ceil" if axis.scale < 1 else "floor"
     rounded = NEAREST[rounding](places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def _by_scales(node: OnnxNode, scales: Mapping[int, float]) -> dict[int, Axis]:
             target = int(np.float32(scale) * np.float32(source))
             if target < 1:
                 raise ModelError(f"scale {scale} leaves nothing of an axis of {source}")
-            resized[axis - 1] = Axis(source, target, scale)
+            resized[axis - 1] = Axis(source, target, scale, single=True)
     return resized
 
 
@@ -93,7 +94,7 @@ def _by_sizes(node: OnnxNode, axes: list[int]) -> dict[int, Axis]:
         raise Unsupported(f"sizes is {sizes}: an axis of the samples gets no size, or the batch's")
     targets = {axis - 1: int(n or 0) for axis, n in named.items() if axis}
     if policy == "stretch":
-        return {axis: Axis(shape[axis], n, float(np.float32(n / shape[axis]))) for axis, n in targets.items()}
+        return {axis: Axis(shape[axis], n, n / shape[axis]) for axis, n in targets.items()}
     choose = {"not_larger": min, "not_smaller": max}.get(policy)
     if choose is None:
         raise ModelError(
@@ -103,7 +104,7 @@ def _by_sizes(node: OnnxNode, axes: list[int]) -> dict[int, Axis]:
     if 0 in named and scale != 1:
         raise Unsupported(f"it resizes axis 0, the batch, by {scale}, as all axes; name the others as axes")
     return {
-        axis: Axis(shape[axis], int(scale * shape[axis] + 0.5), float(np.float32(scale))) for axis in targets
+        axis: Axis(shape[axis], int(scale * shape[axis] + 0.5), scale) for axis in targets
     }
 
 
@@ -120,7 +121,7 @@ def _cropped(node: OnnxNode, axes: list[int], resized: Mapping[int, Axis]) -> di
                 raise Unsupported(f"it crops axis 0, the batch, to {start} … {end}")
             continue
         old = resized[axis - 1]
-        new = cropped[axis - 1] = Axis(old.source, old.target, old.scale, start, end)
+        new = cropped[axis - 1] = replace(old, start=start, end=end)
         places = new.places("tf_crop_and_resize")
         if places.min() < 0 or places.max() > old.source - 1:
             raise Unsupported(f"its roi {start} … {end} of axis {axis} reaches beyond the input")
