@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx_models import OPSET, Array, evaluate, model_of, node
 from small_networks import onnxruntime_forward

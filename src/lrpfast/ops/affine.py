@@ -10,9 +10,10 @@ import numpy as np
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear, Op
+from .function import Function
 from .parameters import check_broadcast, parameter
-from .product import Div, Mul
-from .reading import OnnxNode, Unsupported, reads
+from .product import Div, Mul, broadcast_inputs
+from .reading import Constant, OnnxNode, Unsupported, reads, refuse_integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,13 @@ def _read_batch_normalization(node: OnnxNode) -> Affine:
 def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
     """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
     array = node.constant(index)
-    array = array.astype(np.float64) if array.dtype.kind in "iu" else node.weights(index)
+    integers = all(node.is_constant(i) or node.fact(i).integer for i in range(len(node.inputs)))
+    array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.weights(index)
+    return of_sample(node, index, array, sample)
+
+
+def of_sample(node: OnnxNode, index: int, array: Constant, sample: tuple[int, ...]) -> Constant:
+    """The value of the constant input `index` without its batch axis, checked to broadcast to `sample`."""
     shape = array.shape
     if array.ndim == 1 + len(sample) and len(array) == 1:
         array = array[0]
@@ -126,21 +133,28 @@ def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
 ZERO, ONE = np.zeros(()), np.ones(())
 
 
+@reads("Neg")
+def _read_neg(node: OnnxNode) -> Affine:
+    return Affine(-ONE, ZERO)
+
+
 @reads("Mul")
 def _read_mul(node: OnnxNode) -> Op:
     if not (node.is_constant(0) or node.is_constant(1)):
+        broadcast_inputs(node, 0, 1)
         return Mul()
     constant = 0 if node.is_constant(0) else 1
     return Affine(operand(node, constant, node.fact(1 - constant).shape), ZERO)
 
 
 @reads("Div")
-def _read_div(node: OnnxNode) -> Op:
-    if any(node.has(index) and not node.is_constant(index) and node.fact(index).integer for index in (0, 1)):
-        raise Unsupported("it divides integers, which rounds; cast them to floats first")
+def _read_div(node: OnnxNode) -> Op | tuple[Op, ...]:
+    refuse_integers(node)
     if node.is_constant(0):
-        raise Unsupported("it divides a constant by a computed array")
+        quotient = operand(node, 0, node.fact(1).shape)
+        return Function("Reciprocal"), Affine(quotient, ZERO)
     if not node.is_constant(1):
+        broadcast_inputs(node, 0, 1)
         return Div()
     divisor = operand(node, 1, node.fact(0).shape).astype(np.float64)
     if not divisor.all():

@@ -265,16 +265,15 @@ class Pad(Movement):
         inside = (slice(None), *self._inside(inputs[0].shape[1:]))
         return (np.ascontiguousarray(s[inside]),)
 
-    def constants(self, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-        axes = len(shape)
-        border = np.ones(
-            [a + n + b for n, a, b in zip(shape, self.pads[:axes], self.pads[axes:], strict=True)], bool
-        )
-        border[self._inside(shape)] = False
+    def constants(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Which elements of an output sample of `shape` are constants."""
+        sizes = (n - a - b for n, a, b in zip(shape, self.pads, self.pads[len(shape) :], strict=False))
+        border = np.ones(shape, bool)
+        border[self._inside(tuple(sizes))] = False
         return border
 
-    def _inside(self, shape: tuple[int, ...]) -> tuple[slice, ...]:
-        return tuple(slice(a, a + n) for a, n in zip(self.pads, shape, strict=False))
+    def _inside(self, sizes: Ints) -> tuple[slice, ...]:
+        return tuple(slice(a, a + n) for a, n in zip(self.pads, sizes, strict=False))
 
 
 # --- ONNX ---

@@ -35,11 +35,15 @@ class Opposite(Elementwise):
 
     kinds: ClassVar[tuple[str, ...]] = ("Opposite", "activation")
 
-    def infer(self, *inputs: Fact) -> Fact:
-        return Fact(inputs[0].shape, integer=inputs[0].integer)
+    @property
+    def is_whole(self) -> bool:
+        return True
 
-    def forward(self, *inputs: Array) -> Array:
-        return np.negative(inputs[0])
+    def is_nonnegative(self, x: Fact) -> bool:
+        return False
+
+    def value(self, x: Array) -> Array:
+        return np.negative(x)
 
     def derivative(self, x: Array, y: Array) -> Array:
         return np.full_like(x, -1)

@@ -103,9 +103,7 @@ def _by_sizes(node: OnnxNode, axes: list[int]) -> dict[int, Axis]:
     scale = choose([n / shape[axis] for axis, n in targets.items()] + [1.0] * (0 in named))
     if 0 in named and scale != 1:
         raise Unsupported(f"it resizes axis 0, the batch, by {scale}, as all axes; name the others as axes")
-    return {
-        axis: Axis(shape[axis], int(scale * shape[axis] + 0.5), scale) for axis in targets
-    }
+    return {axis: Axis(shape[axis], int(scale * shape[axis] + 0.5), scale) for axis in targets}
 
 
 def _cropped(node: OnnxNode, axes: list[int], resized: Mapping[int, Axis]) -> dict[int, Axis]:

@@ -1,4 +1,4 @@
-"""Operators that copy chosen elements: along one axis, or by their numbers in the sample; and masks.
+"""Operators that copy chosen elements: along one axis, or by their numbers in the sample.
 
 Readers of ONNX's Gather, GatherElements, GatherND, Compress and Trilu.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,8 +18,8 @@ from ..graph import Fact
 from .base import Array, Movement, Op
 from .embedding import Embedding
 from .movement import Reshape, Slice
-from .parameters import check_broadcast, parameter
 from .reading import OnnxNode, Reading, Unsupported, reads
+from .select import Mask
 
 Indices = NDArray[np.intp]
 Ints = tuple[int, ...]
@@ -41,7 +41,9 @@ def _sums(s: Array, indices: Indices, size: int, axis: int) -> Array:
     order = np.argsort(indices, kind="stable")
     sources, starts = np.unique(indices[order], return_index=True)
     result = np.zeros((*s.shape[:axis], size, *s.shape[axis + 1 :]), s.dtype)
-    np.moveaxis(result, axis, 0)[sources] = np.moveaxis(np.add.reduceat(s.take(order, axis), starts, axis), axis, 0)
+    np.moveaxis(result, axis, 0)[sources] = np.moveaxis(
+        np.add.reduceat(s.take(order, axis), starts, axis), axis, 0
+    )
     return result
 
 
@@ -129,57 +131,6 @@ class Pick(Movement):
         return (back.reshape(shape),)
 
 
-@dataclass(frozen=True, eq=False)
-class Mask(Movement):
-    """`x` where `keep` is true, constants elsewhere.
-
-    Parameters
-    ----------
-    keep : array of bool
-        In the shape of a sample.
-    fill : array, default 0
-        The constants; broadcast to the shape of a sample.
-
-    Raises
-    ------
-    ModelError
-        Shapes do not fit together; a constant that is used is NaN or infinite.
-    """
-
-    kinds: ClassVar[tuple[str, ...]] = ("Mask", "movement")
-
-    keep: NDArray[np.bool_]
-    fill: Array = field(default_factory=lambda: np.zeros(()))
-
-    def __post_init__(self) -> None:
-        keep = np.array(self.keep, bool)
-        keep.flags.writeable = False
-        object.__setattr__(self, "keep", keep)
-        object.__setattr__(self, "fill", parameter("fill", self.fill))
-        check_broadcast("fill", self.fill.shape, keep.shape)
-
-    def infer(self, *inputs: Fact) -> Fact:
-        (x,) = inputs
-        if x.shape != self.keep.shape:
-            raise ModelError(f"its mask has shape {self.keep.shape}; its input {x.shape} per sample")
-        filled = np.broadcast_to(self.fill, x.shape)[~self.keep]
-        return replace(
-            x,
-            nonnegative=x.nonnegative and bool((filled >= 0).all()),
-            integer=x.integer and bool((filled == np.rint(filled)).all()),
-        )
-
-    def forward(self, *inputs: Array) -> Array:
-        (x,) = inputs
-        return np.where(self.keep, x, self.fill.astype(x.dtype, copy=False))
-
-    def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
-        return (np.where(self.keep, s, s.dtype.type(0)),)
-
-    def constants(self, shape: Ints) -> NDArray[np.bool_] | None:
-        return ~self.keep
-
-
 # --- ONNX ---
 
 
@@ -257,7 +208,8 @@ def _read_gather_nd(node: OnnxNode) -> Pick:
     columns = [_from_zero(indices[..., i], shape[kept + i]) for i in range(indices.shape[-1])]
     # The axes of batch_dims go along: each place in them indexes itself.
     own = np.indices((*lead, *(1,) * (indices.ndim - 1 - kept)), sparse=True)[:kept]
-    return Pick(numbers[tuple([*own, *columns])])
+    places = (*own, *columns)
+    return Pick(numbers[places])
 
 
 @reads("Compress")
@@ -282,4 +234,5 @@ def _read_trilu(node: OnnxNode) -> Mask:
         raise Unsupported(f"its matrices of a sample of shape {shape} reach across the batch")
     k = int(node.scalar(1, 0))
     ones = np.ones(shape, bool)
-    return Mask(np.triu(ones, k) if node.integer("upper", 1) else np.tril(ones, k))
+    kept = np.triu(ones, k) if node.integer("upper", 1) else np.tril(ones, k)
+    return Mask(kept, np.zeros(()))
