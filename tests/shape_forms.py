@@ -104,7 +104,7 @@ REDUCTION = {
     "ReduceMean-many": Form("ReduceMean", (2, 3, 2, 3, 2), ([1, 2, 4, 5],)),
     "ReduceMax-default-keepdims": Form("ReduceMax", (3, 4), ([-1],)),
     "ReduceSum-no-op": Form("ReduceSum", (3, 4), (), {"noop_with_empty_axes": 1}),
-    "ReduceL2-no-op": Form("ReduceSumSquare", (3, 4), ([],), {"noop_with_empty_axes": 1}),
+    "ReduceSumSquare-no-op": Form("ReduceSumSquare", (3, 4), (np.zeros(0, np.int64),), {"noop_with_empty_axes": 1}),
     "GlobalAveragePool-four-axes": Form("GlobalAveragePool", (2, 3, 2, 3, 2)),
     **{
         f"{name}-{p}": Form(op_type, (2, 5, 6), (), {"p": p, **attributes}, opset=opset)

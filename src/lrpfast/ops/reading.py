@@ -249,7 +249,9 @@ REFUSED: dict[str, str] = {
     "Hardmax": f"{_FLAT}; to explain what it chooses from, name that: output=…",
     "ReduceProd": "a product does not say how much of it each factor is",
     "ReverseSequence": "how much of each sample it reverses differs from sample to sample",
-    **dict.fromkeys(("Scatter", "ScatterElements", "ScatterND"), "it writes into an array, whole samples at a time"),
+    **dict.fromkeys(
+        ("Scatter", "ScatterElements", "ScatterND"), "it writes into an array, whole samples at a time"
+    ),
     "Mod": "remainders are no function that relevance could pass through",
 }
 """Why there is no reader, for some ONNX operator types that one might expect."""

@@ -56,7 +56,9 @@ def _read_squeeze(node: OnnxNode) -> Reshape:
     given = node.integers_or_input("axes", 1, since=13)
     if given is None and (node.batch or 1) == 1:
         raise Unsupported("without axes it would also drop the batch axis of a single sample; name the axes")
-    axes = tuple(i for i, n in enumerate(shape) if n == 1) if given is None else node.axes(given, 1 + len(shape))
+    axes = (
+        tuple(i for i, n in enumerate(shape) if n == 1) if given is None else node.axes(given, 1 + len(shape))
+    )
     if any(shape[axis] != 1 for axis in axes):
         raise ModelError(f"it squeezes axes {given} of samples of shape {shape}; their sizes must be 1")
     return Reshape(tuple(n for axis, n in enumerate(shape) if axis not in axes))

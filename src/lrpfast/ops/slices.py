@@ -89,9 +89,8 @@ def _piece(node: OnnxNode, index: int, axis: int, shape: Ints) -> Array:
     """A constant among the inputs of Concat, for one sample."""
     row = node.row(index)
     piece = row.astype(np.float64) if row.dtype.kind in "iu" else node.floats(index, row)
-    if piece.ndim != len(shape) or any(
-        n != m for i, (n, m) in enumerate(zip(piece.shape, shape)) if i != axis
-    ):  # noqa: B905
+    others, own = ((*sizes[:axis], *sizes[axis + 1 :]) for sizes in (shape, piece.shape))
+    if others != own:
         raise ModelError(f"it joins samples of shapes {shape} and {piece.shape} along axis {axis + 1}")
     return piece
 
