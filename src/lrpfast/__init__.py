@@ -18,6 +18,8 @@ if _typing.TYPE_CHECKING:
     from .composites import COMPOSITES, Composite, Selector, composite
     from .errors import (
         BackendError,
+        BlowUpError,
+        BlowUpWarning,
         CompositeError,
         InputError,
         LrpfastError,
@@ -35,6 +37,7 @@ if _typing.TYPE_CHECKING:
     from .parts import Part, Share, Stabilizer, Term
     from .rules import (
         RULES,
+        AbsNorm,
         AlphaBeta,
         CustomRule,
         Epsilon,
@@ -61,6 +64,7 @@ __all__ = [
     "COMPOSITES",
     "OPERATORS",
     "RULES",
+    "AbsNorm",
     "Add",
     "AlphaBeta",
     "AvgPool1d",
@@ -68,6 +72,8 @@ __all__ = [
     "AvgPool3d",
     "BackendError",
     "BatchNorm",
+    "BlowUpError",
+    "BlowUpWarning",
     "Builder",
     "Composite",
     "CompositeError",
