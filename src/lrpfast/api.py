@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import backends
-from .blowup import BLOWUP, BlowUpPolicy
+from .blowup import BlowUpPolicy
 from .composites import Composite, Selector, assign
 from .composites import composite as make_composite
 from .errors import InputError, RuleError
 from .explanation import Explanation
 from .feeds import Arrays, as_array, as_finite, check_feed
 from .graph import Fact, Graph, Node
+from .ledger import BLOWUP
 from .lower import lower
 from .memory import memory_limit
 from .network import Network, real_dtype, thread_count
@@ -440,7 +441,13 @@ def propagate(
 
 
 def _propagate(
-    rule: Rule, op: Op, arrays: list[Array], r: Array, backend: Any, dtype: np.dtype[Any], policy: BlowUpPolicy
+    rule: Rule,
+    op: Op,
+    arrays: list[Array],
+    r: Array,
+    backend: Any,
+    dtype: np.dtype[Any],
+    policy: BlowUpPolicy,
 ) -> tuple[Array, ...]:
     """One layer as a network."""
     from .composites import why_not

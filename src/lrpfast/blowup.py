@@ -15,8 +15,8 @@ from .ledger import BLOWUP, Books, Numbers
 POLICIES = ("warn", "clip", "error", "ignore")
 
 _CURES = (
-    'composite(…, sums="abs") shares sums and pooling by magnitude (the rule AbsNorm), for which this cannot happen; '
-    'a larger epsilon tames dense layers; on_blowup="clip" scales down what the nodes hand back'
+    'composite(…, sums="abs") shares sums and average pooling by magnitude (AbsNorm), which cannot blow up; '
+    'a larger epsilon tames dense layers; on_blowup="clip" scales down what nodes hand back, and "ignore" is silent'
 )
 
 
@@ -67,7 +67,7 @@ class BlowUpPolicy:
         if not worst:
             return
         offenders = tuple(offence(*key, gain) for key, gain in worst.items())
-        message = said(offenders, _CURES)
+        message = f"{said(offenders)}\n{_CURES}"
         if self.on_blowup == "error":
             raise BlowUpError(message, offenders)
         warnings.warn(BlowUpWarning(message), stacklevel=_caller())
@@ -78,11 +78,11 @@ def offence(node: str, rule: str, gain: float) -> str:
     return f"{node}: {gain:.3g} times, under {rule}"
 
 
-def said(offenders: Sequence[str], cures: str) -> str:
+def said(offenders: Sequence[str]) -> str:
     """What is to be said about nodes that blow up."""
     some = "a node multiplies" if len(offenders) == 1 else f"{len(offenders)} nodes multiply"
     lines = "\n".join(f"  {line}" for line in offenders)
-    return f"{some} the relevance that arrives, as contributions cancel:\n{lines}\n{cures}"
+    return f"{some} the relevance that arrives, as contributions cancel:\n{lines}"
 
 
 def check_threshold(value: Any) -> float:

@@ -14,12 +14,12 @@ import numpy as np
 
 from .graph import Graph, Node
 from .layout import Stored
-from .ledger import scales
+from .ledger import Numbers, scales
 from .ops.arithmetic import Add
 from .ops.base import Array
 from .ops.pool import AveragePool, GlobalAveragePool
 from .parts import Part, Share
-from .rules import Rule, SharingRule
+from .rules import Pass, Route, Rule, SharingRule
 from .steps import Delivery
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def explained(graph: Graph, rules: Mapping[str, Rule]) -> frozenset[str]:
     while value in graph.producers:
         node = graph.producers[value]
         found.add(node.name)
-        if isinstance(rules[node.name], SharingRule) or len(node.inputs) != 1:
+        if not isinstance(rules[node.name], (Pass, Route)) or len(node.inputs) != 1:
             break
         (value,) = node.inputs
     return frozenset(found)
@@ -84,7 +84,9 @@ def explained(graph: Graph, rules: Mapping[str, Rule]) -> frozenset[str]:
 # --- steps ---
 
 
-def scaled_down(lowering: Lowering, node: Node, before: Mapping[str, Stored], limit: float) -> tuple[int, ...]:
+def scaled_down(
+    lowering: Lowering, node: Node, before: Mapping[str, Stored], limit: float
+) -> tuple[int, ...]:
     """Scale down what a node has handed to its inputs, per sample, to `limit` times Σ|R| that arrived.
 
     Parameters
@@ -107,9 +109,7 @@ def scaled_down(lowering: Lowering, node: Node, before: Mapping[str, Stored], li
     given = [lowering.relevance.pop(name).elements() for name in names]
     lowering.relevance.update(before)
     places = [lowering.contribution(name, lowering.homes[name]) for name in names]
-    deliveries = (
-        Delivery(out.elements(), None if plus is None else plus.elements()) for out, plus in places
-    )
+    deliveries = (Delivery(out.elements(), None if plus is None else plus.elements()) for out, plus in places)
     title = f"at most {limit:g} times Σ|R|"
     lowering.host(node, title, _scaled(len(names), limit), (*sums, *given), *deliveries)
     return numbers
@@ -118,8 +118,8 @@ def scaled_down(lowering: Lowering, node: Node, before: Mapping[str, Stored], li
 def _scaled(count: int, limit: float) -> Callable[..., tuple[Array, ...]]:
     """A function of the sums of what arrived, those of `count` contributions, and the contributions."""
 
-    def function(arrived: Array, *arrays: Array) -> tuple[Array, ...]:
-        handed = np.sum([sums[:, 1] for sums in arrays[:count]], axis=0)
+    def function(arrived: Numbers, *arrays: Array) -> tuple[Array, ...]:
+        handed = np.add.reduce([sums[:, 1] for sums in arrays[:count]])
         factors = scales(arrived[:, 1], handed, limit)
         if (factors == 1).all():
             return arrays[count:]

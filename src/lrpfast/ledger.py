@@ -164,21 +164,20 @@ class Books:
         signs = np.where(np.arange(len(rows)) < len(left.rows), 1.0, -1.0)
         ledgers = [self.ledgers if a.ledger is None else a.ledger for a in self.accounts]
         arrived = [a.arrived for a in self.accounts]
-        index = (rows, which, *(np.array(i, np.intp) for i in (arrived, ledgers)))
-        object.__setattr__(self, "_index", index)
-        object.__setattr__(self, "_signs", signs)
         merged = handed.before >= 0
-        object.__setattr__(self, "_whole", _Pairs(*(column[~merged] for column in handed)))
-        object.__setattr__(self, "_merged", _Pairs(*(column[merged] for column in handed)))
-        object.__setattr__(self, "_limits", np.array([a.limit for a in self.accounts]))
-        judged = [a for a in self.accounts if a.most > 1]
-        which, starts = [], []
-        for account in judged:
-            starts.append(len(which))
-            which += [number for pair in account.handed for number in pair if number is not None]
-        glance = which, starts, [a.arrived for a in judged]
-        object.__setattr__(self, "_judged", np.array([a.most > 1 for a in self.accounts], np.bool_))
-        object.__setattr__(self, "_glance", tuple(np.array(i, np.intp) for i in glance))
+        judged = np.array([a.most > 1 for a in self.accounts], np.bool_)
+        looked_at = [a for a in self.accounts if a.most > 1]
+        numbers = [[n for pair in a.handed for n in pair if n is not None] for a in looked_at]
+        starts = np.cumsum([0, *map(len, numbers)])[:-1]
+        glance = [n for some in numbers for n in some], starts, [a.arrived for a in looked_at]
+        keep = partial(object.__setattr__, self)
+        keep("_index", (rows, which, *(np.array(i, np.intp) for i in (arrived, ledgers))))
+        keep("_signs", signs)
+        keep("_whole", _Pairs(*(column[~merged] for column in handed)))
+        keep("_merged", _Pairs(*(column[merged] for column in handed)))
+        keep("_limits", np.array([a.limit for a in self.accounts]))
+        keep("_judged", judged)
+        keep("_glance", tuple(np.array(i, np.intp) for i in glance))
 
     @property
     def nbytes(self) -> int:
@@ -260,7 +259,8 @@ class Books:
 
     def _sums(self, numbers: Numbers, n: int) -> Numbers:
         """Σ and Σ|·| of each array and sample: (sums, n, 2)."""
-        return numbers[n * PARTS * self.ledgers :].reshape(self.sums, n, SUMS)
+        sums: Numbers = numbers[n * PARTS * self.ledgers :].reshape(self.sums, n, SUMS)
+        return sums
 
     def _handed(self, sums: Numbers) -> Numbers:
         """Σ|R| that each node hands back, before any is clipped, or the bound of it: (accounts, n)."""
@@ -277,7 +277,8 @@ class Books:
         arrived = sums[self._index[2], :, 1]
         nothing = np.where(handed > 0, np.inf, 0.0)
         gains = np.divide(handed, arrived, out=nothing, where=arrived > 0)
-        return np.minimum(gains.max(axis=1, initial=0.0), self._limits)
+        largest: Numbers = np.minimum(gains.max(axis=1, initial=0.0), self._limits)
+        return largest
 
     def _clipped(self, sums: Numbers, handed: Numbers) -> Numbers:
         """What was taken by scaling contributions down, for each account."""
