@@ -383,11 +383,12 @@ def guided_backprop() -> Composite:
     return _gradient_like("guided_backprop", "guided backprop", ReLUGuidedBackprop())
 
 
-def excitation_backprop(stabilizer: float | Stabilizer = 1e-6) -> Composite:
+def excitation_backprop(stabilizer: float | Stabilizer = 1e-6, sums: str = "norm") -> Composite:
     """Excitation backprop (Zhang et al. 2018): z⁺ without bias; the target starts with 1."""
     return _preset(
         "excitation_backprop", "excitation backprop: z⁺ without bias",
-        [("linear", ZPlus(stabilizer, bias=False)), ("activation", Gradient()), *_base(stabilizer)],
+        [("linear", ZPlus(stabilizer, bias=False)), ("activation", Gradient()),
+         *_base(stabilizer, sums)],
         init="one",
     )  # fmt: skip
 
