@@ -133,6 +133,7 @@ def test_the_prediction_may_be_a_sum_that_cancels() -> None:
         found = rows(explain(np.ones((1, 2)), 0))
         assert found["head"].gain == pytest.approx(599)
         assert found["head"].explained
+        assert len(explain(np.ones((1, 2)), 0).conservation.blowups()) == 0
         clipped = Explainer(build.network(end), EXACT, on_blowup="clip", dtype=np.float64)(np.ones((1, 2)), 0)
         np.testing.assert_allclose(clipped.relevance, [[3, -2.99]])
 
@@ -195,6 +196,22 @@ def test_an_error_names_all_nodes() -> None:
     assert Explainer(cancelling(), EXACT, on_blowup="error", blowup=600)(X).relevance.shape == X.shape
     with pytest.raises(BlowUpError):
         lrpfast.compare(cancelling(), X, ["gradient", EXACT], on_blowup="error")
+
+
+def test_a_gain_that_is_bounded_may_be_too_much(backend: str) -> None:
+    """α = 2 and β = 1 make 2 and −1 of R = 1: three times Σ|R|, and never more."""
+    given: Any = (
+        lrpfast.AlphaBeta(2, 1, 0.0),
+        Dense(np.array([[2.0, -1.0]])),
+        np.ones((1, 2)),
+        np.ones((1, 1)),
+    )
+    found = lrpfast.propagate(*given, backend=backend, on_blowup="error", blowup=3)
+    np.testing.assert_allclose(found, [[2, -1]])
+    with pytest.raises(BlowUpError, match=r"layer: 3 times, under AlphaBeta"):
+        lrpfast.propagate(*given, backend=backend, on_blowup="error", blowup=2.9)
+    found = lrpfast.propagate(*given, backend=backend, on_blowup="clip", blowup=1.5)
+    np.testing.assert_allclose(found, [[1, -0.5]])
 
 
 def test_policies_that_only_look_change_no_bit(backend: str) -> None:
