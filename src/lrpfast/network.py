@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,16 @@ class Network:
         Shown in reports.
     read : callable, optional
         Makes the same graph again. If there is one, the weights that canonisation replaces are not held.
+    labels : sequence of str, optional
+    notes : sequence of str, optional
 
     Attributes
     ----------
     name : str
+    labels : tuple of str, or None
+        What the model calls its outputs.
+    notes : tuple of str
+        What was cut off the model's end when it was read, in words.
     graph : Graph
         What came from a file may have to be read again; `ModelError` says if the file has changed.
     inputs : mapping of name to Fact
@@ -52,8 +59,12 @@ class Network:
         graph: Graph | Callable[[tuple[int, ...]], Graph],
         name: str = "network",
         read: Callable[[], Graph] | None = None,
+        labels: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.name = name
+        self.labels = None if labels is None else tuple(labels)
+        self.notes = tuple(notes)
         self._original = Original(graph, read) if isinstance(graph, Graph) else None
         self._make = None if isinstance(graph, Graph) else graph
         self._lock = threading.Lock()
@@ -123,8 +134,9 @@ class Network:
             if key not in self._canonized:
                 original = self.original
                 original.expect_release()
-                self._canonized[key] = canonize(original.graph(), key)
-                original.release(self._canonized[key].graph)
+                canonized = canonize(original.graph(), key)
+                self._canonized[key] = replace(canonized, changes=(*self.notes, *canonized.changes))
+                original.release(canonized.graph)
             return self._canonized[key]
 
     def canonization_error(self, x: Array | None = None, dtype: Any = np.float32) -> float:
@@ -183,7 +195,8 @@ class Network:
         Returns
         -------
         array (n, *output_shape)
-            The network's own output, the final Softmax included.
+            The network's own output, the final Softmax or Sigmoid included; where the model ends in a label,
+            the scores that it is made of.
 
         Raises
         ------

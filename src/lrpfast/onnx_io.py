@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .errors import ModelError, UnsupportedOperatorError
 from .graph import Fact, Graph, Node, infer, prune
+from .onnx_branches import branch_of, graphs, reads
 from .onnx_file import ModelFile
 from .onnx_fold import fold, shape_of, size_of
+from .onnx_heads import choose
 from .ops import FOLDED, READERS, Op
 from .ops.reading import Applied, Constant, OnnxNode, Reading, Unsupported, Varying
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import ModelProto, NodeProto, ValueInfoProto
 
 OLDEST_OPSET = 7
+
+ML = "ai.onnx.ml"
+"""The domain of ONNX's operators of classical machine learning."""
 
 Operand = Fact | Constant | Varying | None
 
@@ -26,7 +31,32 @@ InputShape = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 """Shape of one sample of the only input, or of each by name."""
 
 
+class Loaded(NamedTuple):
+    """What a model was read as.
+
+    Attributes
+    ----------
+    graph : Graph
+    output : str
+        What the model calls the array that the graph ends in.
+    labels : tuple of str, or None
+        What the model calls the elements of the graph's output.
+    notes : tuple of str
+        What was cut off the model's end, in words.
+    """
+
+    graph: Graph
+    output: str
+    labels: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+
 def load_graph(source: Any, input_shape: InputShape | None = None, output: str | None = None) -> Graph:
+    """The graph that `load_model` reads."""
+    return load_model(source, input_shape, output).graph
+
+
+def load_model(source: Any, input_shape: InputShape | None = None, output: str | None = None) -> Loaded:
     """Read an ONNX model.
 
     The batch axis is axis 0 of the inputs; its size is free, whatever the model declares. What does
@@ -40,7 +70,8 @@ def load_graph(source: Any, input_shape: InputShape | None = None, output: str |
         Shape of one sample, without the batch axis; needed where the model leaves it open.
     output : str, optional
         The array that the graph is to end in: an output of the model, or any other that it computes. Needed
-        where the model has several outputs.
+        where the model has several outputs besides labels of them. Where it is a label, the graph ends in
+        the scores that it is made of.
 
     Raises
     ------
@@ -72,7 +103,8 @@ class _Loader:
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
         if graph.sparse_initializer:
             raise ModelError("it has sparse initializers; save it with dense ones")
-        self.output = _chosen_output(graph, output)
+        self.chosen = choose(graph, output, file.tensor)
+        self.output = self.chosen.output
         self.inputs, self.batch = _inputs([v for v in graph.input if v.name not in self.tensors], input_shape)
 
         # What is known of arrays: each name is in one of these (or in `tensors`).
@@ -87,18 +119,11 @@ class _Loader:
         self.array_names = {name for node in graph.node for name in (*node.input, *node.output)}
         self.array_names |= {*self.inputs, *self.tensors}
 
-    def load(self) -> Graph:
-        """The graph."""
-        needed = _needed(self.model.graph.node, self.output)
-        self.used = {self.output, *(name for _, node in needed for name in node.input)} - {""}
-        for index, node in needed:
-            name = node.name or f"{node.op_type}_{index}"
-            try:
-                self.visit(node, name)
-            except Unsupported as reason:
-                self.refuse(node, name, str(reason))
-            except ModelError as error:
-                raise ModelError(f"node {name!r} ({node.op_type}): {error}") from None
+    def load(self) -> Loaded:
+        """The graph, and what its end is."""
+        needed = _needed(self.model.graph.node, [self.output])
+        self.used = {self.output, *(name for _, node in needed for name in reads(node))} - {""}
+        self.visit_all(needed)
         if self.offenders:
             raise UnsupportedOperatorError(
                 f"lrpfast does not support {len(self.offenders)} of the nodes of {self.file.label}\n"
@@ -109,24 +134,41 @@ class _Loader:
             )
         if self.output not in self.facts:
             raise ModelError(f"its output {self.output!r} does not depend on its inputs {list(self.inputs)}")
-        return Graph(self.inputs, prune(self.output, self.nodes), self.output)
+        graph = Graph(self.inputs, prune(self.output, self.nodes), self.output)
+        labels = self.chosen.labels
+        if labels is not None and graph.output_shape != (len(labels),):
+            labels = None
+        return Loaded(graph, self.output, labels, self.chosen.notes)
 
     # --- nodes ---
 
+    def visit_all(self, nodes: Iterable[tuple[int, NodeProto]]) -> None:
+        """Visit nodes, which come with their places in the model; note those that stand in the way."""
+        for index, node in nodes:
+            name = node.name or f"{node.op_type}_{index}"
+            try:
+                self.visit(node, name)
+            except Unsupported as reason:
+                self.refuse(node, name, str(reason))
+            except ModelError as error:
+                raise ModelError(f"node {name!r} ({node.op_type}): {error}") from None
+
     def visit(self, node: NodeProto, name: str) -> None:
         """Fold a node, or read it; `Unsupported` says why neither is possible."""
-        if node.domain not in ("", "ai.onnx"):
-            raise Unsupported(f"lrpfast has no operators of domain {node.domain!r}")
+        kind = _kind(node)
         for output in filter(None, node.output):
             if any(output in known for known in (self.facts, self.constants, self.unknown, self.tensors)):
                 raise ModelError(f"it writes {output!r}, which is written already")
         if any(input in self.unknown for input in node.input):
             self.pass_unknown(node)
             return
+        if graphs(node):
+            self.take_branch(node, name)
+            return
         operands = tuple(self.operand(input) for input in node.input)
         attributes = _attributes(node)
         if any(isinstance(operand, Fact) for operand in operands) and node.op_type not in ("Shape", "Size"):
-            if node.op_type not in READERS:
+            if kind not in READERS:
                 raise Unsupported("lrpfast has no such operator")
             self.read(node, name, operands, attributes)
             return
@@ -139,7 +181,7 @@ class _Loader:
         self, node: NodeProto, name: str, operands: tuple[Operand, ...], attributes: dict[str, Any]
     ) -> None:
         """Make the operators of a node that works on activations."""
-        reader = READERS[node.op_type]
+        reader = READERS[_kind(node)]
         wanted = [index for index, output in enumerate(node.output) if output in self.used]
         for index in wanted:
             if index and not reader.many_outputs:
@@ -170,6 +212,23 @@ class _Loader:
 
         append(applied, output)
 
+    def take_branch(self, node: NodeProto, name: str) -> None:
+        """Visit, in place of an If whose condition is constant, the nodes of its branch."""
+        if node.op_type != "If":
+            raise Unsupported(
+                f"{node.op_type} runs a graph of its own; only an If that always takes one branch can"
+            )
+        condition = self.operand(node.input[0])
+        if isinstance(condition, Varying):
+            raise Unsupported("which branch of the If is taken depends on the batch size")
+        if condition is None or isinstance(condition, Fact):
+            raise Unsupported("which branch of the If is taken depends on the input")
+        branch = branch_of(node, bool(condition.all()), _fresh(name, self.array_names))
+        self.tensors.update(branch.tensors)
+        needed = _needed(branch.nodes, [output for output in node.output if output in self.used])
+        self.used.update(name for _, inner in needed for name in reads(inner))
+        self.visit_all(needed)
+
     def evaluate(
         self, node: NodeProto, operands: tuple[Operand, ...], attributes: dict[str, Any]
     ) -> list[Constant | Varying]:
@@ -179,8 +238,6 @@ class _Loader:
             return [shape_of(first.shape, attributes) if node.op_type == "Shape" else size_of(first.shape)]
         if node.op_type == "Constant":
             return [self.stated(attributes)]
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise Unsupported("it runs a graph of its own (control flow)")
         constants = [None if isinstance(operand, Fact) else operand for operand in operands]
         return fold(node, constants, self.opset)
 
@@ -223,7 +280,7 @@ class _Loader:
     def pass_unknown(self, node: NodeProto) -> None:
         """A node behind an offender: no offender for that, but one if there is no such operator."""
         computes = node.op_type not in FOLDED and any(self.is_computed(input) for input in node.input)
-        if computes and node.op_type not in READERS:
+        if computes and _kind(node) not in READERS:
             raise Unsupported("lrpfast has no such operator")
         self.forget(node, computes)
 
@@ -248,6 +305,15 @@ def _without_functions(model: ModelProto) -> ModelProto:
     return inliner.inline_local_functions(model)
 
 
+def _kind(node: NodeProto) -> str:
+    """The operator by which a node's reader is known: its type; behind its domain, where that is not ONNX's own."""
+    if node.domain in ("", "ai.onnx"):
+        return str(node.op_type)
+    if node.domain != ML:
+        raise Unsupported(f"lrpfast has no operators of domain {node.domain!r}")
+    return f"{ML}.{node.op_type}"
+
+
 def _opset(model: ModelProto) -> int:
     from onnx.defs import onnx_opset_version
 
@@ -261,20 +327,6 @@ def _opset(model: ModelProto) -> int:
             "or install a newer onnx"
         )
     return int(versions[0])
-
-
-def _chosen_output(graph: GraphProto, name: str | None) -> str:
-    """The name of the array that is to be explained."""
-    names = [value.name for value in graph.output]
-    if name is None and len(names) != 1:
-        raise ModelError(
-            f"it has {len(names)} outputs, {', '.join(names) or 'none'}; say which one is to be explained: output=…"
-        )
-    if name is None:
-        (name,) = names
-    if name not in names and not any(name in node.output for node in graph.node):
-        raise ModelError(f"it has no output or other array {name!r}; its outputs are {', '.join(names)}")
-    return name
 
 
 def _inputs(
@@ -376,13 +428,13 @@ def _tree(reading: Reading, operands: Sequence[Operand]) -> Applied:
     return applied
 
 
-def _needed(nodes: Sequence[NodeProto], output: str) -> list[tuple[int, NodeProto]]:
-    """The nodes that `output` depends on, with their places in the model."""
-    names = {output}
+def _needed(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[tuple[int, NodeProto]]:
+    """The nodes that some outputs depend on, with their places in the model."""
+    names = set(outputs)
     kept = []
     for index, node in reversed(list(enumerate(nodes))):
         if names.intersection(name for name in node.output if name):
-            names.update(node.input)
+            names.update(reads(node))
             kept.append((index, node))
     return kept[::-1]
 

@@ -44,7 +44,9 @@ class Table:
         have = self.names or ()
         absent = [name for name in names if name not in have]
         if absent:
-            raise InputError(f"there is no column {', '.join(map(repr, absent))}; there are {', '.join(have)}")
+            raise InputError(
+                f"there is no column {', '.join(map(repr, absent))}; there are {', '.join(have)}"
+            )
         return Table(tuple(names), self.values[:, [have.index(name) for name in names]])
 
 

@@ -18,6 +18,7 @@ from ..image import save as save_picture
 from ..network import Network
 from ..ops.base import Array
 from ..preprocess import PREPROCESSINGS, bounds
+from ..question import has_classes
 from .composing import BOXED, make_composite
 from .console import REFUSED, Failure, OneOf, Progress, note, print_json, translate, usage
 from .inputs import UNIT, Sample, choose_preprocessing, find_samples, is_array_file, is_picture
@@ -83,7 +84,7 @@ Mode = Literal["overlay", "side_by_side"]
 @click.option(
     "--init",
     type=OneOf("init", INITS),
-    help="Relevance to hand back: the output, 1, or the Softmax probability.",
+    help="Relevance to hand back: the output, 1, or the probability.",
 )
 @click.option(
     "--preprocess",
@@ -160,7 +161,8 @@ def explain(
 
 def _outputs(network: Network, init: str | None) -> int:
     """How many outputs there are to choose from, if the command can choose."""
-    shape = network.canonized().graph.output_shape
+    canonized = network.canonized()
+    shape = canonized.graph.output_shape
     size = max(shape, default=1)
     if int(np.prod(shape)) != size:
         raise Failure(
@@ -168,7 +170,7 @@ def _outputs(network: Network, init: str | None) -> int:
             REFUSED,
             "use lrpfast.explain in Python, with target= as an array of output weights",
         )
-    if init == "probability" and (len(shape) != 1 or size < 2):
+    if init == "probability" and not has_classes(shape, canonized.head):
         raise usage(f"there are no probabilities of an output of shape {shape}", "use --init logit or one")
     return size
 

@@ -50,8 +50,8 @@ INSPECT_HELP = """Print what becomes of MODEL on its way to an explanation.
     \b
     Stages:
       graph      the nodes as they were read
-      canonized  after batch normalization was folded and the final Softmax cut
-                 off, with what that changes in the prediction
+      canonized  after batch normalization was folded and the final Softmax,
+                 Sigmoid or label cut off, with what that changes in the prediction
       rules      the rule of each node, and the selector that chose it
       plan       the kernel calls, forward and back, with the form that was chosen
 
@@ -80,9 +80,18 @@ def check(
         failure = translate(error)
         raise (_refused(failure, as_json) if failure.exit_code == REFUSED else failure) from error
     if as_json:
-        print_json({"ok": True, "composite": chosen.name, "rules": _rules_document(graph, assigned)})
+        print_json(
+            {
+                "ok": True,
+                "composite": chosen.name,
+                "notes": network.notes,
+                "rules": _rules_document(graph, assigned),
+            }
+        )
     else:
         _print_rules(graph, assigned)
+        for line in network.notes:
+            note(line)
         note(f"{network.name} can be explained: {chosen.name} has a rule for all {len(graph.nodes)} nodes")
 
 
