@@ -182,8 +182,8 @@ class Explainer:
             axis are always indices, so give such weights as floats.
         init : {"logit", "one", "probability"} or array, optional
             The relevance to hand back, times the target's weights: the output f(x) itself, 1, the
-            probability (`Explanation.probabilities`), or your own numbers: (n,), or shaped like the output. Default: the composite's,
-            "logit" for relevance rules and "one" for gradients.
+            probability (`Explanation.probabilities`), or your own numbers: (n,), or shaped like the output.
+            Default: the composite's, "logit" for relevance rules and "one" for gradients.
         threads : int, optional
             At most this many threads for this call. Default: the explainer's `threads`.
         max_memory : int or str, optional

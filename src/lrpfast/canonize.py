@@ -1,8 +1,8 @@
 """Canonisation: the same function as a graph on which the rules mean what they should.
 
-BatchNormalization and other affine operators are folded into the linear layer before or after them,
-zero padding into the convolution after it, identities are dropped, a final Softmax or Sigmoid is cut off, and
-products are told which factor is their gate. Folding is computed in float64.
+BatchNormalization and other affine operators are folded into the linear layer before or after them, zero padding
+into the convolution after it; identities are dropped, transposes moved to where they cancel; a final Softmax or
+Sigmoid is cut off; and products are told which factor is their gate. Folding is computed in float64.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
 from .ops.movement import Identity, Pad
 from .ops.softmax import Softmax
+from .transposes import with_transposes_late
 from .two_logits import with_two_logits
 
 Head: TypeAlias = Softmax | Sigmoid
@@ -51,6 +52,7 @@ def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     changes: list[str] = []
     graph = _rebuilt(graph, graph.nodes, graph.output)
     graph, head = _cut_softmax(_drop_identities(graph, changes), changes)
+    graph = with_transposes_late(graph, changes)
     folding = _Folding(graph, np.dtype(dtype), changes)
     while folding.fold_one():
         pass

@@ -56,7 +56,9 @@ def load_graph(source: Any, input_shape: InputShape | None = None, output: str |
     return load_model(source, input_shape, output).graph
 
 
-def load_model(source: Any, input_shape: InputShape | None = None, output: str | None = None) -> Loaded:
+def load_model(
+    source: Any, input_shape: InputShape | None = None, output: str | None = None, *, label: str | None = None
+) -> Loaded:
     """Read an ONNX model.
 
     The batch axis is axis 0 of the inputs; its size is free, whatever the model declares. What does
@@ -72,6 +74,8 @@ def load_model(source: Any, input_shape: InputShape | None = None, output: str |
         The array that the graph is to end in: an output of the model, or any other that it computes. Needed
         where the model has several outputs besides labels of them. Where it is a label, the graph ends in
         the scores that it is made of.
+    label : str, optional
+        What errors call the model.
 
     Raises
     ------
@@ -84,6 +88,7 @@ def load_model(source: Any, input_shape: InputShape | None = None, output: str |
         It uses operators, or forms of them, that lrpfast does not have; all of them are listed.
     """
     with ModelFile(source) as file:
+        file.label = label or file.label
         try:
             return _Loader(file, input_shape, output).load()
         except UnsupportedOperatorError:
