@@ -28,7 +28,7 @@ __all__ = ["SUFFIXES", "Chart", "bars", "signal"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 """What `Chart.save` writes."""
 
-MAX_PANELS = 64
+MAX_PANELS = 32
 """Signals with more channels are refused: nobody could read them."""
 
 PURPOSE = "drawing charts"

@@ -1,4 +1,4 @@
-"""How tokens make words: the marks that tokenizers leave on pieces, taken off again.
+"""Tokens, and how they make words: the marks that tokenizers leave on pieces, taken off again.
 
 Every scheme says of a token which bytes of the text it stands for, and whether a word begins with it.
 """
@@ -11,6 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import InputError
 
 SPECIAL = re.compile(r"\[[A-Z]+\d*\]|<(?!0x)[^<>\s]+>")
@@ -18,6 +21,9 @@ SPECIAL = re.compile(r"\[[A-Z]+\d*\]|<(?!0x)[^<>\s]+>")
 
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 """A token that is one byte, as SentencePiece writes it."""
+
+PADDING = frozenset({"[PAD]", "<pad>", "<PAD>", "<|pad|>"})
+"""Tokens that fill up a sequence, by the names that are usual."""
 
 WHITE = {" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"}
 """What stands for white space that is a token of its own, so that it can be seen."""
@@ -43,6 +49,37 @@ class Piece:
     def is_gap(self) -> bool:
         """Whether it is the space between two words, which is a token of its own here."""
         return self.text == WHITE[" "]
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A text as a network reads it; made by the tokenizers of `lrpfast.tokens`.
+
+    Attributes
+    ----------
+    tokens : tuple of str
+    ids : tuple of int
+        The tokens' numbers.
+    padding : tuple of bool
+        Which tokens only fill up.
+    scheme : str
+        How tokens make words: a name in `SCHEMES`.
+    cut : int
+        How many tokens the text had beyond these.
+    unknown : tuple of str
+        Words that are not in the vocabulary.
+    """
+
+    tokens: tuple[str, ...]
+    ids: tuple[int, ...]
+    padding: tuple[bool, ...]
+    scheme: str
+    cut: int
+    unknown: tuple[str, ...]
+
+    def array(self) -> NDArray[np.int64]:
+        """The numbers as one sample (tokens,)."""
+        return np.array(self.ids, np.int64)
 
 
 def _whole_words(token: str) -> tuple[bytes, bool]:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from .colors import Heat, as_numbers
 from .errors import InputError, OutputError
 from .files import whole_file
-from .pieces import Piece, checked_scheme, find_scheme, pieces, words
+from .pieces import PADDING, Piece, Tokenized, checked_scheme, find_scheme, pieces, words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from .text_image import ImageOptions
 
 __all__ = ["PADDING", "TokenRelevance", "token_relevance"]
-
-PADDING = frozenset({"[PAD]", "<pad>", "<PAD>", "<|pad|>"})
-"""Tokens that fill up a sequence, by the names that are usual."""
 
 DOCUMENTS = (".html", ".htm", ".txt")
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -212,21 +209,22 @@ class TokenRelevance:
 
 
 def token_relevance(
-    tokens: Iterable[str],
+    tokens: Iterable[str] | Tokenized,
     relevance: ArrayLike,
-    padding: Collection[str] | NDArray[np.bool_] = PADDING,
+    padding: Collection[str] | NDArray[np.bool_] | None = None,
     scheme: str = "auto",
 ) -> TokenRelevance:
     """Put tokens and relevance together.
 
     Parameters
     ----------
-    tokens : iterable of str
-        One for each place of the network's input, padding included.
+    tokens : iterable of str, or Tokenized
+        One for each place of the network's input, padding included. What a tokenizer of `lrpfast.tokens` made
+        knows its padding and scheme.
     relevance : array_like (tokens, ...)
         Summed over all axes but the first: the dimensions of an embedding, say.
-    padding : collection of str, or array of bool (tokens,), default `PADDING`
-        The tokens that fill up, by name or by place.
+    padding : collection of str, or array of bool (tokens,), optional
+        The tokens that fill up, by name or by place. Default: `PADDING`.
     scheme : {"auto", "words", "wordpiece", "sentencepiece", "bytelevel", "bytes"}, default "auto"
         How tokens make words; "auto" looks for the marks of each in the tokens.
 
@@ -237,6 +235,10 @@ def token_relevance(
     NonFiniteError
         NaN or infinity in the relevance.
     """
+    if isinstance(tokens, Tokenized):
+        padding = np.array(tokens.padding) if padding is None else padding
+        scheme = tokens.scheme if scheme == "auto" else scheme
+        tokens = tokens.tokens
     values = as_numbers("relevance", relevance)
     names = _as_tokens(tokens)
     if values.ndim == 0 or len(values) != len(names) or not names:
@@ -246,7 +248,8 @@ def token_relevance(
             "token for each place, padding and special tokens included"
         )
     scheme = find_scheme(names) if scheme == "auto" else checked_scheme(scheme)
-    return TokenRelevance(names, values.reshape(len(values), -1).sum(axis=1), _mask(padding, names), scheme)
+    mask = _mask(PADDING if padding is None else padding, names)
+    return TokenRelevance(names, values.reshape(len(values), -1).sum(axis=1), mask, scheme)
 
 
 def _as_tokens(tokens: Iterable[str]) -> tuple[str, ...]:

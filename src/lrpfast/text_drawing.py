@@ -99,11 +99,9 @@ class Drawing:
 
     def caption(self, colored: bool = True) -> list[str]:
         """What the colours (or signs) mean, the sum of all, and what is not drawn."""
-        meaning = (
-            f"red speaks for, blue against; full colour at ±{self.level:.3g}"
-            if colored
-            else ("+ speaks for, - against")
-        )
+        meaning = "+ speaks for, - against"
+        if colored:
+            meaning = f"red speaks for, blue against; full colour at ±{self.level:.3g}"
         lines = [f"{meaning}; all sums to {self.words.total:+.3g}"]
         if count := int(self.words.padding.sum()):
             noun = "padding token" if count == 1 else "padding tokens"

@@ -6,18 +6,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .errors import InputError
 from .extras import need
-from .pieces import SPECIAL
-from .text import PADDING
+from .pieces import PADDING, SPECIAL, Tokenized
 
 __all__ = ["BytesTokenizer", "LibraryTokenizer", "Tokenized", "Tokenizer", "VocabularyTokenizer", "read"]
 
@@ -26,38 +22,6 @@ UNKNOWN = ("[UNK]", "<unk>", "<UNK>", "[unk]", "<oov>", "<OOV>")
 
 PIECES_OF_CHUNK = re.compile(r"\w+|[^\w\s]")
 """Runs of letters and digits, or one other character."""
-
-
-@dataclass(frozen=True)
-class Tokenized:
-    """A text as a network reads it.
-
-    Attributes
-    ----------
-    tokens : tuple of str
-    ids : tuple of int
-        The tokens' numbers.
-    cut : int
-        How many tokens the text had beyond these.
-    unknown : tuple of str
-        Words that are not in the vocabulary.
-    padding : tuple of bool
-        Which tokens only fill up.
-    """
-
-    tokens: tuple[str, ...]
-    ids: tuple[int, ...]
-    cut: int = 0
-    unknown: tuple[str, ...] = ()
-    padding: tuple[bool, ...] = field(default=(), kw_only=True)
-
-    def __post_init__(self) -> None:
-        if not self.padding:
-            object.__setattr__(self, "padding", (False,) * len(self.ids))
-
-    def array(self) -> NDArray[np.int64]:
-        """The numbers as one sample (tokens,)."""
-        return np.array(self.ids, np.int64)
 
 
 class Tokenizer:
@@ -94,6 +58,19 @@ class Tokenizer:
         """The token that a number stands for; ``<number>`` if there is none."""
         raise NotImplementedError
 
+    def named(self, ids: Iterable[int], pad_id: int | None = None) -> Tokenized:
+        """A text whose tokens are known by their numbers; `pad_id`, or else the tokenizer's, is padding."""
+        numbers = tuple(ids)
+        fills = self.pad_id if pad_id is None else pad_id
+        found = self._text(map(self.token, numbers), numbers, 0)
+        return replace(found, padding=tuple(number == fills for number in numbers))
+
+    def _text(
+        self, tokens: Iterable[str], ids: Iterable[int], cut: int, unknown: Iterable[str] = ()
+    ) -> Tokenized:
+        numbers = tuple(ids)
+        return Tokenized(tuple(tokens), numbers, (False,) * len(numbers), self.scheme, cut, tuple(unknown))
+
     def fit(self, text: Tokenized, length: int, pad_id: int | None = None) -> Tokenized:
         """Fill a text up to `length` tokens.
 
@@ -121,10 +98,12 @@ class Tokenizer:
             rest = (value,) * missing
             return rest + values if self.pad_left else values + rest
 
-        return Tokenized(
-            filled(text.tokens, self.token(number)), filled(text.ids, number), text.cut, text.unknown,
+        return replace(
+            text,
+            tokens=filled(text.tokens, self.token(number)),
+            ids=filled(text.ids, number),
             padding=filled(text.padding, True),
-        )  # fmt: skip
+        )
 
 
 class BytesTokenizer(Tokenizer):
@@ -135,7 +114,7 @@ class BytesTokenizer(Tokenizer):
     def encode(self, text: str | bytes, max_length: int | None = None) -> Tokenized:
         raw = text.encode() if isinstance(text, str) else text
         kept = raw[:max_length]
-        return Tokenized(tuple(map(self.token, kept)), tuple(kept), len(raw) - len(kept))
+        return self._text(map(self.token, kept), kept, len(raw) - len(kept))
 
     def token(self, number: int) -> str:
         if not 0 <= number < 256:
@@ -176,7 +155,7 @@ class VocabularyTokenizer(Tokenizer):
         kept = found[:max_length]
         names = tuple(word if word in self.numbers else str(self.unknown) for word in kept)
         unknown = tuple(word for word in strange if word in kept)
-        return Tokenized(names, tuple(self.numbers[name] for name in names), len(found) - len(kept), unknown)
+        return self._text(names, (self.numbers[name] for name in names), len(found) - len(kept), unknown)
 
     def _words(self, text: str) -> Iterable[str]:
         for chunk in text.split():
@@ -230,9 +209,7 @@ class LibraryTokenizer(Tokenizer):
             found = self._tokenizer.post_process(inner)
         strange = [text[slice(*span)] for token, span in zip(found.tokens, found.offsets, strict=True)
                    if token == self._unknown]  # fmt: skip
-        return Tokenized(
-            tuple(found.tokens), tuple(found.ids), whole - len(found.ids), tuple(dict.fromkeys(strange))
-        )
+        return self._text(found.tokens, found.ids, whole - len(found.ids), dict.fromkeys(strange))
 
     def token(self, number: int) -> str:
         return self._tokenizer.id_to_token(number) or f"<{number}>"
