@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
         "larger than",
     ),
     "Random": ([node("RandomNormal", "", "r", shape=[3, 4]), node("Add", "x r")], {}, "random"),
-    "If": ([IF], {"c": np.array(True)}, "control flow"),
+    "If": ([IF], {"c": np.array(True)}, "its then_branch is missing"),
     "Huge": (
         [node("ConstantOfShape", "c", "h"), node("Add", "x h")], {"c": [1, 10**6, 10**6]}, "more than 1 GiB",
     ),

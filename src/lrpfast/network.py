@@ -118,6 +118,11 @@ class Network:
         return fact.shape
 
     @property
+    def output(self) -> str:
+        """What the model calls its output."""
+        return self.original.output
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         return self.original.output_shape
 
@@ -148,7 +153,7 @@ class Network:
             As for `predict`. Default: four samples of seeded normal noise, or of small whole numbers.
         dtype : float32 or float64
         """
-        inputs = self._noise() if x is None else x
+        inputs = self.noise() if x is None else x
         arrays = check_feed(self.name, self.inputs, inputs, np.dtype(dtype))
         plan = lower(self.graph, None, backends.get(), dtype)
         with plan.workspace(len(arrays[0])) as run:
@@ -157,7 +162,7 @@ class Network:
         scale = float(np.abs(before).max()) or 1.0
         return float(np.abs(before - after).max()) / scale
 
-    def _noise(self, n: int = 4) -> dict[str, Array]:
+    def noise(self, n: int = 4) -> dict[str, Array]:
         """Seeded samples: zeros and ones for integers, else normal noise, its magnitude where inputs are ≥ 0."""
         rng = np.random.default_rng(0)
         found = {}

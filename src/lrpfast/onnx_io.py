@@ -14,6 +14,7 @@ from .onnx_branches import branch_of, graphs, reads
 from .onnx_file import ModelFile
 from .onnx_fold import fold, shape_of, size_of
 from .onnx_heads import choose
+from .onnx_indices import with_plain_indices
 from .ops import FOLDED, READERS, Op
 from .ops.reading import Applied, Constant, OnnxNode, Reading, Unsupported, Varying
 
@@ -126,7 +127,7 @@ class _Loader:
 
     def load(self) -> Loaded:
         """The graph, and what its end is."""
-        needed = _needed(self.model.graph.node, [self.output])
+        needed = _needed(with_plain_indices(self.model.graph, self.file.tensor), [self.output])
         self.used = {self.output, *(name for _, node in needed for name in reads(node))} - {""}
         self.visit_all(needed)
         if self.offenders:

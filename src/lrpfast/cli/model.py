@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -29,7 +29,11 @@ from .options import (
     json_option,
     load_network,
     model_argument,
+    output_option,
 )
+
+if TYPE_CHECKING:
+    from ..onnx_io import InputShape
 
 STAGES = ("graph", "canonized", "rules", "plan")
 
@@ -51,7 +55,8 @@ INSPECT_HELP = """Print what becomes of MODEL on its way to an explanation.
     Stages:
       graph      the nodes as they were read
       canonized  after batch normalization was folded and the final Softmax,
-                 Sigmoid or label cut off, with what that changes in the prediction
+                 Sigmoid or label cut off, with what that changes in the
+                 prediction
       rules      the rule of each node, and the selector that chose it
       plan       the kernel calls, forward and back, with the form that was chosen
 
@@ -66,13 +71,14 @@ INSPECT_HELP = """Print what becomes of MODEL on its way to an explanation.
 @model_argument
 @composite_options
 @input_shape_option
+@output_option
 @json_option
 def check(
     model: str, composite: str, parameters: Parameters, low: float | None,
-    high: float | None, input_shape: tuple[int, ...] | None, as_json: bool,
+    high: float | None, input_shape: InputShape | None, output: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     try:
-        network = load_network(model, input_shape)
+        network = load_network(model, input_shape, output)
         graph = network.canonized().graph
         chosen = make_composite_to_look_at(composite, parameters, low, high, graph)
         assigned = assign(chosen, graph)
@@ -113,14 +119,16 @@ def _refused(failure: Failure, as_json: bool) -> Failure:
 @click.option("-s", "--stage", type=OneOf("stage", STAGES), default="graph", show_default=True)
 @composite_options
 @input_shape_option
+@output_option
 @backend_option
 @dtype_option
 @json_option
 def inspect(
     model: str, stage: str, composite: str, parameters: Parameters, low: float | None,
-    high: float | None, input_shape: tuple[int, ...] | None, backend: str | None, dtype: str, as_json: bool,
+    high: float | None, input_shape: InputShape | None, output: str | None, backend: str | None,
+    dtype: str, as_json: bool,
 ) -> None:  # fmt: skip
-    network = load_network(model, input_shape)
+    network = load_network(model, input_shape, output)
     if stage in ("graph", "canonized"):
         _show_graph(network, network.canonized(dtype) if stage == "canonized" else None, dtype, as_json)
         return
