@@ -181,10 +181,11 @@ def from_sklearn(model: Any, *, output: str | None = None) -> Network:
     except Exception as error:  # whatever classes the converters have for the reasons
         raise ModelError(f"skl2onnx cannot convert this {type(last).__name__}: {_reason(error)}") from error
     x = np.random.default_rng(0).standard_normal((4, features)).astype(np.float32)
-    scores = classifies and hasattr(model, "predict_proba")
-    expected = np.asarray(model.predict_proba(x) if scores else model.predict(x), np.float64)
-    ends = {proto.graph.output[-1].name: expected.reshape(len(x), -1)}
-    return _read(proto.SerializeToString(), type(last).__name__, output, {"X": x}, ends)
+    predict = model.predict_proba if classifies and hasattr(model, "predict_proba") else model.predict
+    expected = np.asarray(predict(x), np.float64)
+    scores = proto.graph.output[-1].name  # before it comes a classifier's label
+    ends = {scores: expected.reshape(len(x), -1)}
+    return _read(proto.SerializeToString(), type(last).__name__, output or scores, {"X": x}, ends)
 
 
 # --- torch ---

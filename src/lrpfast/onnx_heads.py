@@ -140,7 +140,7 @@ class _Ends:
     def _scores(self, node: NodeProto, name: str) -> str | None:
         """The array whose largest elements, or those above a threshold, a node tells."""
         first, second = _inputs(node)
-        if node.op_type == "LinearClassifier":
+        if node.op_type.endswith("Classifier"):  # of ai.onnx.ml, linear or not
             return node.output[1] if len(node.output) > 1 and name == node.output[0] else None
         tells = {
             "ArgMax": True, "Binarizer": True, "ZipMap": True,

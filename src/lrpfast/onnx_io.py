@@ -285,8 +285,8 @@ class _Loader:
 
     def pass_unknown(self, node: NodeProto) -> None:
         """A node behind an offender: no offender for that, but one if there is no such operator."""
-        computes = node.op_type not in FOLDED and any(self.is_computed(input) for input in node.input)
-        if computes and _kind(node) not in READERS:
+        computes = node.op_type not in FOLDED and any(self.is_computed(input) for input in reads(node))
+        if computes and _kind(node) not in READERS and node.op_type != "If":
             raise Unsupported("lrpfast has no such operator")
         self.forget(node, computes)
 
