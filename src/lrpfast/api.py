@@ -26,7 +26,7 @@ from .rules import Rule
 from .steps import Step
 
 if TYPE_CHECKING:
-    from .onnx_io import InputShape
+    from .onnx_inputs import InputShape
 
 
 def load(source: Any, input_shape: InputShape | None = None, *, output: str | None = None) -> Network:

@@ -38,7 +38,7 @@ from .outputs import check_destinations
 
 if TYPE_CHECKING:
     from ..benchmark_profile import ProfileRow
-    from ..onnx_io import InputShape
+    from ..onnx_inputs import InputShape
 
 HELP = """Say how long MODEL takes to predict and to explain, on this machine.
 

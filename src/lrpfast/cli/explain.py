@@ -54,7 +54,7 @@ from .showing import (
 from .texts import TextOptions, Texts, text_options
 
 if TYPE_CHECKING:
-    from ..onnx_io import InputShape
+    from ..onnx_inputs import InputShape
 
 HELP = """Explain what a network sees in pictures, texts, signals, tables or arrays.
 

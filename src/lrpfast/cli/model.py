@@ -33,7 +33,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..onnx_io import InputShape
+    from ..onnx_inputs import InputShape
 
 STAGES = ("graph", "canonized", "rules", "plan")
 

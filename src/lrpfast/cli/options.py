@@ -16,7 +16,7 @@ from .console import REFUSED, Failure, OneOf, translate, usage
 
 if TYPE_CHECKING:
     from ..network import Network
-    from ..onnx_io import InputShape
+    from ..onnx_inputs import InputShape
 
 Parameters = tuple[tuple[str, float], ...]
 """What --param gives."""

@@ -24,7 +24,7 @@ from .options import apply, reading_model
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-    from ..onnx_io import InputShape
+    from ..onnx_inputs import InputShape
 
 text_options = apply(
     click.option(
