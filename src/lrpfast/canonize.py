@@ -1,8 +1,8 @@
 """Canonisation: the same function as a graph on which the rules mean what they should.
 
 BatchNormalization and other affine operators are folded into the linear layer before or after them, zero padding
-into the convolution after it; identities are dropped, transposes moved to where they cancel; a final Softmax or
-Sigmoid is cut off; and products are told which factor is their gate. Folding is computed in float64.
+into the convolution after it; identities are dropped, transposes moved to where they cancel; a final Softmax,
+LogSoftmax or Sigmoid is cut off; and products are told which factor is their gate. Folding is computed in float64.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .ops.base import Array
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
 from .ops.movement import Identity, Pad
-from .ops.softmax import Softmax
+from .ops.softmax import LogSoftmax, Softmax
 from .transposes import with_transposes_late
 from .two_logits import with_two_logits
 
-Head: TypeAlias = Softmax | Sigmoid
+Head: TypeAlias = Softmax | LogSoftmax | Sigmoid
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Canonized:
     Attributes
     ----------
     graph : Graph
-    head : Softmax, Sigmoid or None
+    head : Softmax, LogSoftmax, Sigmoid or None
         What was cut off the end: the operator that makes probabilities of logits.
     changes : tuple of str
         One line per change.
@@ -81,9 +81,9 @@ def _drop_identities(graph: Graph, changes: list[str]) -> Graph:
 def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Head | None]:
     """Without the operator that makes probabilities: a Sigmoid, or a Softmax of the first axis."""
     last = graph.producers.get(graph.output)
-    if last is None or not isinstance(last.op, (Softmax, Sigmoid)):
+    if last is None or not isinstance(last.op, (Softmax, LogSoftmax, Sigmoid)):
         return graph, None
-    if isinstance(last.op, Softmax) and last.op.axis not in (0, -len(graph.output_shape)):
+    if not isinstance(last.op, Sigmoid) and last.op.axis not in (0, -len(graph.output_shape)):
         return graph, None
     nodes = [node for node in graph.nodes if node is not last]
     changes.append(f"{last.name}: cut off; relevance starts at the logits")

@@ -14,6 +14,7 @@ from .errors import CompositeError, RuleError
 from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
 from .ops.embedding import Embedding
+from .ops.function import FUNCTIONS
 from .parts import Stabilizer
 from .rules import (
     AlphaBeta,
@@ -45,8 +46,9 @@ KINDS = {
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
     "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
     "product": "Mul of two activations, with or without a gate, Div",
-    "activation": "Relu, Clip, Sigmoid, Softmax, …",
+    "activation": "Relu, Gelu, Sigmoid, Softmax, … and other functions of one number, as Exp or Pow",
     "max_pool": "MaxPool, GlobalMaxPool",
+    "winner": "max-pooling, and Max and Min of several activations",
     "embedding": "Gather of a table's rows by the network's input",
     "movement": "Reshape, Transpose, Concat, …",
 }
@@ -60,7 +62,8 @@ def _all_kinds(op: type[Op] = Op) -> set[str]:
     return set(op.kinds).union(*map(_all_kinds, op.__subclasses__()))
 
 
-_KNOWN_KINDS = ("*", *KINDS, *sorted(_all_kinds() - set(KINDS)), "BatchNormalization")
+_NAMES = _all_kinds().union(FUNCTIONS, ["BatchNormalization"])
+_KNOWN_KINDS = ("*", *KINDS, *sorted(_NAMES - set(KINDS)))
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Selector:
 
 # What every composite ends with: here relevance has only one way to go.
 _IMPLICIT: tuple[tuple[Selector, Rule], ...] = (
-    (Selector("max_pool"), WinnerTakeAll()),
+    (Selector("winner"), WinnerTakeAll()),
     (Selector("movement"), Route()),
 )
 
@@ -119,7 +122,7 @@ class Composite:
     name : str
         Shown in reports and manifests.
     rules : iterable of (Selector or str, Rule)
-        A string is a kind: ``("convolution", ZPlus())``. Max-pooling (`WinnerTakeAll`) and
+        A string is a kind: ``("convolution", ZPlus())``. Max-pooling, Max and Min (`WinnerTakeAll`) and
         movement operators (`Route`) need no entry.
     init : {"logit", "one", "probability"}, default "logit"
         The initial relevance that goes with the composite.
@@ -348,7 +351,7 @@ def deep_taylor_bounded(
     return _deep_taylor("deep_taylor_bounded", doc, ZBox(low, high, stabilizer), stabilizer)
 
 
-_RECTIFIERS = ("Relu", "LeakyRelu", "Clip")
+_RECTIFIERS = ("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip")
 
 
 def _gradient_like(name: str, doc: str, rectifier: Rule, **more: Any) -> Composite:

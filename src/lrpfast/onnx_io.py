@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from . import onnx_old
 from .errors import ModelError, UnsupportedOperatorError
 from .graph import Fact, Graph, Node, infer, prune
 from .onnx_branches import branch_of, graphs, reads
@@ -17,12 +18,12 @@ from .onnx_heads import choose
 from .onnx_indices import with_plain_indices
 from .onnx_inputs import InputShape, declared_inputs
 from .ops import FOLDED, READERS, Op
-from .ops.reading import Applied, Constant, OnnxNode, Reading, Unsupported, Varying
+from .ops.reading import REFUSED, Applied, Constant, OnnxNode, Reading, Unsupported, Varying
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 6
 
 ML = "ai.onnx.ml"
 """The domain of ONNX's operators of classical machine learning."""
@@ -172,10 +173,12 @@ class _Loader:
             self.take_branch(node, name)
             return
         operands = tuple(self.operand(input) for input in node.input)
+        if self.opset < onnx_old.SINCE:
+            node, operands = onnx_old.modernized(node, operands)
         attributes = _attributes(node)
         if any(isinstance(operand, Fact) for operand in operands) and node.op_type not in ("Shape", "Size"):
             if kind not in READERS:
-                raise Unsupported("lrpfast has no such operator")
+                raise Unsupported(REFUSED.get(kind, "lrpfast has no such operator"))
             self.read(node, name, operands, attributes)
             return
         values = self.evaluate(node, operands, attributes)
@@ -286,8 +289,9 @@ class _Loader:
     def pass_unknown(self, node: NodeProto) -> None:
         """A node behind an offender: no offender for that, but one if there is no such operator."""
         computes = node.op_type not in FOLDED and any(self.is_computed(input) for input in reads(node))
-        if computes and _kind(node) not in READERS and node.op_type != "If":
-            raise Unsupported("lrpfast has no such operator")
+        kind = _kind(node)
+        if computes and kind not in READERS and kind != "If":
+            raise Unsupported(REFUSED.get(kind, "lrpfast has no such operator"))
         self.forget(node, computes)
 
     def forget(self, node: NodeProto, computes: bool) -> None:
