@@ -441,7 +441,7 @@ def test_presets_share_sums_by_magnitude_if_asked(name: str) -> None:
     changed = {
         s.kind: (a, b) for (s, a), (_, b) in zip(plain.rules, by_magnitude.rules, strict=True) if a != b
     }
-    assert changed == dict.fromkeys(("sum", "average_pool"), (Norm(0.5), AbsNorm(0.5)))
+    assert changed == dict.fromkeys(("sum", "average_pool", "interpolation"), (Norm(0.5), AbsNorm(0.5)))
     with pytest.raises(CompositeError, match=r"sums is 'max'; expected one of norm, abs"):
         lrpfast.composite(name, sums="max", **box)
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .advance import with_affine_in_front
 from .gates import with_gates
 from .graph import Graph, Node, prune
 from .ops.activation import Sigmoid
@@ -52,6 +53,7 @@ def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     changes: list[str] = []
     graph = _rebuilt(graph, graph.nodes, graph.output)
     graph, head = _cut_softmax(_drop_identities(graph, changes), changes)
+    graph = with_affine_in_front(graph, changes)
     graph = with_transposes_late(graph, changes)
     folding = _Folding(graph, np.dtype(dtype), changes)
     while folding.fold_one():

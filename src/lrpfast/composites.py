@@ -43,6 +43,7 @@ KINDS = {
     "dense": "Gemm, MatMul",
     "convolution": "Conv, ConvTranspose",
     "average_pool": "AveragePool, GlobalAveragePool",
+    "interpolation": "Resize, Upsample: linear and cubic",
     "sum": "Add, Sum",
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
     "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
@@ -59,7 +60,7 @@ INITS = ("logit", "one", "probability")
 """The words for initial relevance."""
 
 SUMS: Mapping[str, type[Norm | AbsNorm]] = {"norm": Norm, "abs": AbsNorm}
-"""The words for how presets share sums and average pooling: by contribution, or by its magnitude."""
+"""The words for how presets share sums, average pooling and interpolation: by contribution, or by its magnitude."""
 
 
 def _all_kinds(op: type[Op] = Op) -> set[str]:
@@ -264,6 +265,7 @@ def _base(stabilizer: float | Stabilizer, sums: str = "norm") -> tuple[tuple[str
     return (
         ("sum", SUMS[sums](stabilizer)),
         ("average_pool", SUMS[sums](stabilizer)),
+        ("interpolation", SUMS[sums](stabilizer)),
         ("affine", Pass()),
         ("gating", SignalTakesAll()),
         ("product", Halves()),
@@ -337,7 +339,7 @@ def _deep_taylor(name: str, doc: str, first: Rule, stabilizer: float | Stabilize
     return _preset(
         name, doc,
         [(Selector("linear", first=True), first), ("linear", plus), ("sum", plus), ("average_pool", plus),
-         *_base(stabilizer)],
+         ("interpolation", plus), *_base(stabilizer)],
     )  # fmt: skip
 
 

@@ -23,13 +23,14 @@ from .errors import RuleError
 from .fuse import fused
 from .graph import Fact, Graph, Node
 from .hoist import hoisted
-from .layout import Stored, blocked, canonical, elements, follows, homes, keeps_zero, three
+from .layout import Stored, blocked, canonical, elements, follows, homes, keeps_zero, pools_plainly, three
 from .ledger import PARTS, SUMS, Account, Books
 from .linear_map import LinearMap, linear_map
 from .ops.activation import Clip, LeakyRelu, Relu
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
 from .ops.extremes import Max, Min
+from .ops.interpolation import Upsample
 from .ops.movement import Identity, Pad, Reshape
 from .ops.pool import GlobalMaxPool, MaxPool
 from .ops.product import Mul, summed
@@ -43,6 +44,7 @@ from .rules import (
     Pass,
     ReLUDeconvNet,
     ReLUGuidedBackprop,
+    Route,
     Rule,
     SharingRule,
     SignalTakesAll,
@@ -322,7 +324,7 @@ class Lowering:
             x, y = self.value(node.inputs[0], home, node), self.stored(node.output, node.output, home)
             self.values[node.output] = y
             self.collect(node, x.elements(), WHOLE, Ending(y.elements(), clamp=_clamp(op)))
-        elif isinstance(op, (MaxPool, GlobalMaxPool)):
+        elif self.is_pooled(node):
             self.maxpool_forward(node, op)
         elif isinstance(op, Add):
             z, *others = (self.value(name, home, node) for name in node.inputs)
@@ -330,7 +332,7 @@ class Lowering:
                 before, z = z, self.stored(node.output, node.output, home)
                 self.collect(node, x.elements(), WHOLE, Ending(z.elements(), plus=before.elements()))
             self.values[node.output] = z
-        elif isinstance(op, Linear):
+        elif isinstance(op, (Linear, Upsample)):
             self.linear_forward(node, op)
         elif isinstance(op, Mul) and len({self.fact(name).shape for name in node.inputs}) == 1:
             a, b = (self.value(name, home, node) for name in node.inputs)
@@ -341,7 +343,7 @@ class Lowering:
             self.values[node.output] = z = self.stored(node.output, node.output, home)
             self.host(node, f"{op.kinds[0]}.forward", _alone(op.forward), inputs, Delivery(z.host()))
 
-    def linear_forward(self, node: Node, op: Linear) -> None:
+    def linear_forward(self, node: Node, op: Linear | Upsample) -> None:
         x, z = self.fact(node.inputs[0]), self.fact(node.output)
         m = linear_map(op, x, z, self.dtype, self.backend.LANES, self.homes[node.inputs[0]])
         self.maps[node.name] = m
@@ -351,7 +353,14 @@ class Lowering:
         end = Ending(m.z_view(out), bias)
         self.product(node, m, m.forward, m.x_view(src), (WHOLE, WHOLE), end, exact=False)
 
-    def maxpool_forward(self, node: Node, op: MaxPool | GlobalMaxPool) -> None:
+    def is_pooled(self, node: Node) -> bool:
+        """Whether the operator goes by the kernels of max-pooling."""
+        if isinstance(node.op, GlobalMaxPool):
+            value = node.inputs[0]
+            return self.backend.LANES == 1 or not pools_plainly(self.fact(value).shape, self.homes[value])
+        return isinstance(node.op, MaxPool)
+
+    def maxpool_forward(self, node: Node, op: Any) -> None:
         lanes = self.backend.LANES
         x = self.value(node.inputs[0], lanes, node)
         self.values[node.output] = z = self.stored(node.output, node.output, lanes)
@@ -423,9 +432,9 @@ class Lowering:
             self.host_vjp(node, "halves", _halves)
         elif isinstance(rule, Pass) or isinstance(node.op, (Add, Identity, Reshape)):
             self.pass_on(node, node.inputs)
-        elif isinstance(node.op, (MaxPool, GlobalMaxPool)):
+        elif self.is_pooled(node):
             self.maxpool_vjp(node, node.op)
-        elif isinstance(rule, Gradient) and node.name in self.maps:
+        elif isinstance(rule, (Gradient, Route)) and node.name in self.maps:
             self.gradient(node)
         else:
             values = not isinstance(node.op, (Movement, Linear))
@@ -470,7 +479,7 @@ class Lowering:
             assert plus is not None
             self.collect(node, r.elements(), WHOLE, Ending(out.elements(), plus=plus.elements()))
 
-    def maxpool_vjp(self, node: Node, op: MaxPool | GlobalMaxPool) -> None:
+    def maxpool_vjp(self, node: Node, op: Any) -> None:
         lanes = self.backend.LANES
         r, winners = self.arrived(node, lanes), self.winners[node.name]
         out, plus = self.contribution(node.inputs[0], lanes)

@@ -110,9 +110,9 @@ def _read_batch_normalization(node: OnnxNode) -> Affine:
 
 def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
     """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
-    array = node.constant(index)
+    array = node.shared(index, 1 + len(sample))
     integers = all(node.is_constant(i) or node.fact(i).integer for i in range(len(node.inputs)))
-    array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.weights(index)
+    array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.floats(index, array)
     return of_sample(node, index, array, sample)
 
 
