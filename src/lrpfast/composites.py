@@ -14,6 +14,7 @@ from .errors import CompositeError, RuleError
 from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
 from .ops.embedding import Embedding
+from .ops.normalization import Normalizing
 from .parts import Stabilizer
 from .rules import (
     AlphaBeta,
@@ -43,6 +44,7 @@ KINDS = {
     "average_pool": "AveragePool, GlobalAveragePool",
     "sum": "Add, Sum",
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
+    "normalization": "LayerNormalization, GroupNormalization, RMSNormalization, LpNormalization, LRN, …",
     "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
     "product": "Mul of two activations, with or without a gate, Div",
     "activation": "Relu, Clip, Sigmoid, Softmax, …",
@@ -219,7 +221,7 @@ def _first_nodes(graph: Graph, selector: Selector) -> set[str]:
 def why_not(rule: Rule, node: Node, graph: Graph) -> str:
     """Why `rule` cannot be used on `node`; empty if it can."""
     family, op = rule.family, node.op
-    if family == "linear" and not isinstance(op, Linear):
+    if family == "linear" and not isinstance(op, (Linear, Normalizing)):
         return "is for linear operators only"
     if family == "same shape":
         shapes = {graph.facts[name].shape for name in (*node.inputs, node.output)}
@@ -230,6 +232,8 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
     if isinstance(rule, Gradient) and isinstance(op, Embedding):
         return "has no derivative by an index; give it Route(), and record its output for the gradient there"
     if isinstance(rule, ZBox):
+        if isinstance(op, Normalizing):
+            return "is for operators with constant weights only"
         if len(node.inputs) != 1:
             return "is for operators with one input"
         shape = graph.facts[node.inputs[0]].shape
@@ -256,6 +260,7 @@ def _base(stabilizer: float | Stabilizer) -> tuple[tuple[str, Rule], ...]:
         ("sum", Norm(stabilizer)),
         ("average_pool", Norm(stabilizer)),
         ("affine", Pass()),
+        ("normalization", Pass()),
         ("gating", SignalTakesAll()),
         ("product", Halves()),
         ("activation", Pass()),

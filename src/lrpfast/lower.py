@@ -24,10 +24,12 @@ from .hoist import hoisted
 from .layout import Stored, blocked, canonical, elements, follows, homes, three
 from .ledger import PARTS, SUMS, Account, Books
 from .linear_map import LinearMap, linear_map
+from .normalized import share_deviations, share_normalized
 from .ops.activation import Clip, LeakyRelu, Relu, Tanh
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
 from .ops.movement import Identity, Pad, Reshape
+from .ops.normalization import Normalizing
 from .ops.pool import GlobalMaxPool, MaxPool
 from .ops.product import Mul, summed
 from .parts import Share
@@ -36,6 +38,7 @@ from .rules import (
     CustomRule,
     Gradient,
     Halves,
+    LNRule,
     Pass,
     ReLUDeconvNet,
     ReLUGuidedBackprop,
@@ -356,10 +359,11 @@ class Lowering:
         arrived = self.total(node.output, node.name)
         before = {name: self.total(name, node.name) for name in node.inputs if name in self.relevance}
         if isinstance(rule, SharingRule):
-            share = forms.share_sum if isinstance(node.op, Add) else forms.share_linear
             self.ledger(node)
-            share(self, node, rule)
+            self.share(node, rule)
             self.nothing_left(node)
+        elif isinstance(rule, LNRule):
+            share_deviations(self, node, rule)
         elif isinstance(rule, CustomRule):
             self.host_vjp(node, str(rule), _custom(rule, node), keep_values=True)
         elif isinstance(rule, ReLUDeconvNet):
@@ -388,6 +392,15 @@ class Lowering:
         )  # fmt: skip
         ledger = list(self.ledgers).index(node.name) if node.name in self.ledgers else None
         return Account(node.name, str(rule), rule.conserves, arrived, left, ledger)
+
+    def share(self, node: Node, rule: SharingRule) -> None:
+        """A sharing rule on whatever is linear, or taken for that."""
+        if isinstance(node.op, Normalizing):
+            share_normalized(self, node, rule)
+        elif isinstance(node.op, Add):
+            forms.share_sum(self, node, rule)
+        else:
+            forms.share_linear(self, node, rule)
 
     def nothing_left(self, node: Node) -> None:
         """Zeros for inputs to which the signs of x and w leave no term of the rule."""

@@ -9,6 +9,7 @@ from .conv import Conv, ConvTranspose
 from .embedding import Embedding
 from .gemm import Gemm
 from .movement import Cast, Concat, Expand, Identity, Pad, Reshape, Slice, Transpose
+from .normalization import LRN, LpNormalization, Normalization, Normalizing
 from .pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from .product import Div, Mul
 from .reading import READERS
@@ -22,6 +23,7 @@ OPERATORS: tuple[str, ...] = tuple(sorted((*READERS, *FOLDED)))
 
 __all__ = [
     "FOLDED",
+    "LRN",
     "OPERATORS",
     "READERS",
     "Add",
@@ -43,9 +45,12 @@ __all__ = [
     "Identity",
     "LeakyRelu",
     "Linear",
+    "LpNormalization",
     "MaxPool",
     "Movement",
     "Mul",
+    "Normalization",
+    "Normalizing",
     "Op",
     "Pad",
     "Relu",
