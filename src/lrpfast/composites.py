@@ -15,6 +15,7 @@ from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
 from .ops.embedding import Embedding
 from .ops.normalization import Normalizing
+from .ops.one_hot import OneHot
 from .parts import Stabilizer
 from .rules import (
     AlphaBeta,
@@ -49,7 +50,7 @@ KINDS = {
     "product": "Mul of two activations, with or without a gate, Div",
     "activation": "Relu, Clip, Sigmoid, Softmax, …",
     "max_pool": "MaxPool, GlobalMaxPool",
-    "embedding": "Gather of a table's rows by the network's input",
+    "embedding": "Gather of a table's rows by the network's input, one-hot vectors",
     "movement": "Reshape, Transpose, Concat, …",
 }
 """The words that select operators by kind; an operator's own name (`Conv`) selects it too."""
@@ -229,7 +230,7 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
             return "needs one input, of the output's shape"
     if family not in ("linear", "same shape", "any") and family not in op.kinds:
         return f"is for operators of kind {family} only"
-    if isinstance(rule, Gradient) and isinstance(op, Embedding):
+    if isinstance(rule, Gradient) and isinstance(op, (Embedding, OneHot)):
         return "has no derivative by an index; give it Route(), and record its output for the gradient there"
     if isinstance(rule, ZBox):
         if isinstance(op, Normalizing):

@@ -10,6 +10,7 @@ from .embedding import Embedding
 from .gemm import Gemm
 from .movement import Cast, Concat, Expand, Identity, Pad, Reshape, Slice, Transpose
 from .normalization import LRN, LpNormalization, Normalization, Normalizing
+from .one_hot import OneHot
 from .pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from .product import Div, Mul
 from .reading import READERS
@@ -51,6 +52,7 @@ __all__ = [
     "Mul",
     "Normalization",
     "Normalizing",
+    "OneHot",
     "Op",
     "Pad",
     "Relu",

@@ -9,10 +9,11 @@ import numpy as np
 
 from ..errors import ModelError
 from ..graph import Fact
-from .base import Array, Linear, Op
+from .base import Array, Linear
+from .movement import Expand
 from .parameters import check_broadcast, parameter
 from .product import Div, Mul
-from .reading import OnnxNode, Unsupported, reads
+from .reading import Applied, OnnxNode, Reading, Unsupported, reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +110,7 @@ def _read_batch_normalization(node: OnnxNode) -> Affine:
 
 def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
     """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
-    array = node.constant(index)
-    array = array.astype(np.float64) if array.dtype.kind in "iu" else node.weights(index)
-    shape = array.shape
-    if array.ndim == 1 + len(sample) and len(array) == 1:
-        array = array[0]
-    elif array.ndim > len(sample):
-        raise Unsupported(f"its constant {node.inputs[index]!r} has shape {shape}, a value for each sample")
+    array = _of_a_sample(node, index, len(sample))
     try:
         check_broadcast(f"constant {node.inputs[index]!r}", array.shape, sample)
     except ModelError as error:
@@ -123,26 +118,55 @@ def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
     return array
 
 
+def joined(node: OnnxNode, sample: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of `sample`, broadcast against all inputs that are constant."""
+    constants = [_of_a_sample(node, i, len(sample)) for i in range(len(node.inputs)) if node.is_constant(i)]
+    try:
+        return np.broadcast_shapes(sample, *(array.shape for array in constants))
+    except ValueError:
+        return sample  # which `operand` refuses in words
+
+
+def expanded(node: OnnxNode, index: int, shape: tuple[int, ...]) -> Applied | int:
+    """Input `index`, broadcast to `shape` if it is smaller."""
+    return index if node.fact(index).shape == shape else Applied(Expand(shape), (index,))
+
+
+def _of_a_sample(node: OnnxNode, index: int, axes: int) -> Array:
+    """The constant input `index` as numbers, without its batch axis."""
+    array = node.constant(index)
+    array = array.astype(np.float64) if array.dtype.kind in "iu" else node.weights(index)
+    if array.ndim == 1 + axes and len(array) == 1:
+        return array[0]
+    if array.ndim > axes:
+        raise Unsupported(
+            f"its constant {node.inputs[index]!r} has shape {array.shape}, a value for each sample"
+        )
+    return array
+
+
 ZERO, ONE = np.zeros(()), np.ones(())
 
 
 @reads("Mul")
-def _read_mul(node: OnnxNode) -> Op:
+def _read_mul(node: OnnxNode) -> Reading:
     if not (node.is_constant(0) or node.is_constant(1)):
         return Mul()
     constant = 0 if node.is_constant(0) else 1
-    return Affine(operand(node, constant, node.fact(1 - constant).shape), ZERO)
+    shape = joined(node, node.fact(1 - constant).shape)
+    return Applied(Affine(operand(node, constant, shape), ZERO), (expanded(node, 1 - constant, shape),))
 
 
 @reads("Div")
-def _read_div(node: OnnxNode) -> Op:
+def _read_div(node: OnnxNode) -> Reading:
     if any(node.has(index) and not node.is_constant(index) and node.fact(index).integer for index in (0, 1)):
         raise Unsupported("it divides integers, which rounds; cast them to floats first")
     if node.is_constant(0):
         raise Unsupported("it divides a constant by a computed array")
     if not node.is_constant(1):
         return Div()
-    divisor = operand(node, 1, node.fact(0).shape).astype(np.float64)
+    shape = joined(node, node.fact(0).shape)
+    divisor = operand(node, 1, shape).astype(np.float64)
     if not divisor.all():
         raise ModelError(f"tensor {node.inputs[1]!r}, its divisor, holds zeros")
-    return Affine(1 / divisor, ZERO)
+    return Applied(Affine(1 / divisor, ZERO), (expanded(node, 0, shape),))

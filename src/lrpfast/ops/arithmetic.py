@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from ..errors import ModelError
 from ..graph import Fact
-from .affine import ONE, ZERO, Affine, operand
+from .affine import ONE, ZERO, Affine, expanded, joined, operand
 from .base import Array, Linear
-from .movement import Expand, Identity
+from .movement import Identity
 from .product import broadcast
 from .reading import Applied, OnnxNode, Reading, reads
 
@@ -44,10 +44,10 @@ class Add(Linear):
 @reads("Add", "Sum")
 def _read_add(node: OnnxNode) -> Reading:
     computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
-    shape = broadcast(tuple(node.fact(index) for index in computed))
-    found: Applied | int = computed[0]
+    shape = joined(node, broadcast(tuple(node.fact(index) for index in computed)))
+    found: Applied | int = expanded(node, computed[0], shape)
     if len(computed) > 1:
-        found = Applied(Add(), tuple(_expanded(node, index, shape) for index in computed))
+        found = Applied(Add(), tuple(expanded(node, index, shape) for index in computed))
     for index in range(len(node.inputs)):
         if index not in computed:
             found = Applied(Affine(ONE, operand(node, index, shape)), (found,))
@@ -56,15 +56,12 @@ def _read_add(node: OnnxNode) -> Reading:
 
 @reads("Sub")
 def _read_sub(node: OnnxNode) -> Reading:
-    if node.is_constant(0):
-        return Affine(-ONE, operand(node, 0, node.fact(1).shape))
-    if node.is_constant(1):
-        return Affine(ONE, -operand(node, 1, node.fact(0).shape))
+    if node.is_constant(0) or node.is_constant(1):
+        constant = 0 if node.is_constant(0) else 1
+        shape = joined(node, node.fact(1 - constant).shape)
+        value = operand(node, constant, shape)
+        op = Affine(-ONE, value) if constant == 0 else Affine(ONE, -value)
+        return Applied(op, (expanded(node, 1 - constant, shape),))
     shape = broadcast((node.fact(0), node.fact(1)))
-    negated = Applied(Affine(-ONE, ZERO), (_expanded(node, 1, shape),))
-    return Applied(Add(), (_expanded(node, 0, shape), negated))
-
-
-def _expanded(node: OnnxNode, index: int, shape: tuple[int, ...]) -> Applied | int:
-    """Input `index`, broadcast to `shape` if it is smaller."""
-    return index if node.fact(index).shape == shape else Applied(Expand(shape), (index,))
+    negated = Applied(Affine(-ONE, ZERO), (expanded(node, 1, shape),))
+    return Applied(Add(), (expanded(node, 0, shape), negated))
