@@ -14,6 +14,7 @@ from .errors import CompositeError, RuleError
 from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
 from .ops.embedding import Embedding
+from .ops.function import FUNCTIONS
 from .ops.normalization import Normalizing
 from .ops.one_hot import OneHot
 from .parts import Stabilizer
@@ -48,9 +49,10 @@ KINDS = {
     "normalization": "LayerNormalization, GroupNormalization, RMSNormalization, LpNormalization, LRN, …",
     "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
     "product": "Mul of two activations, with or without a gate, Div",
-    "activation": "Relu, Clip, Sigmoid, Softmax, …",
+    "activation": "Relu, Gelu, Sigmoid, Softmax, … and other functions of one number, as Exp or Pow",
     "max_pool": "MaxPool, GlobalMaxPool",
     "embedding": "Gather of a table's rows by the network's input, one-hot vectors",
+    "winner": "max-pooling, and Max and Min of several activations",
     "movement": "Reshape, Transpose, Concat, …",
 }
 """The words that select operators by kind; an operator's own name (`Conv`) selects it too."""
@@ -63,7 +65,8 @@ def _all_kinds(op: type[Op] = Op) -> set[str]:
     return set(op.kinds).union(*map(_all_kinds, op.__subclasses__()))
 
 
-_KNOWN_KINDS = ("*", *KINDS, *sorted(_all_kinds() - set(KINDS)), "BatchNormalization")
+_NAMES = _all_kinds().union(FUNCTIONS, ["BatchNormalization"])
+_KNOWN_KINDS = ("*", *KINDS, *sorted(_NAMES - set(KINDS)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Selector:
 
 # What every composite ends with: here relevance has only one way to go.
 _IMPLICIT: tuple[tuple[Selector, Rule], ...] = (
-    (Selector("max_pool"), WinnerTakeAll()),
+    (Selector("winner"), WinnerTakeAll()),
     (Selector("movement"), Route()),
 )
 
@@ -122,7 +125,7 @@ class Composite:
     name : str
         Shown in reports and manifests.
     rules : iterable of (Selector or str, Rule)
-        A string is a kind: ``("convolution", ZPlus())``. Max-pooling (`WinnerTakeAll`) and
+        A string is a kind: ``("convolution", ZPlus())``. Max-pooling, Max and Min (`WinnerTakeAll`) and
         movement operators (`Route`) need no entry.
     init : {"logit", "one", "probability"}, default "logit"
         The initial relevance that goes with the composite.

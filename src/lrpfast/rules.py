@@ -367,11 +367,14 @@ class Pass(Rule):
 
 @dataclass(frozen=True)
 class WinnerTakeAll(Rule):
-    """Max-pooling: the first of the largest inputs of a window receives its relevance ([1])."""
+    """Max-pooling: the first of the largest inputs of a window receives its relevance ([1]).
+
+    Max and Min of several activations likewise, for each element: the first that has the result.
+    """
 
     @property
     def family(self) -> str:
-        return "max_pool"
+        return "winner"
 
 
 @dataclass(frozen=True)

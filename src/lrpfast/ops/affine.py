@@ -10,10 +10,13 @@ import numpy as np
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear
+from .function import Function
 from .movement import Expand
 from .parameters import check_broadcast, parameter
 from .product import Div, Mul
-from .reading import Applied, OnnxNode, Reading, Unsupported, reads
+from .reading import Applied, Constant, OnnxNode, Reading, Unsupported, reads, refuse_integers
+
+Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +111,16 @@ def _read_batch_normalization(node: OnnxNode) -> Affine:
     return batch_normalization(gamma, beta, mean, variance, node.number("epsilon", 1e-5), len(shape) - 1)
 
 
-def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
+def operand(node: OnnxNode, index: int, sample: Ints) -> Array:
     """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
-    array = _of_a_sample(node, index, len(sample))
+    array = node.constant(index)
+    array = array.astype(np.float64) if array.dtype.kind in "iu" else node.weights(index)
+    return of_sample(node, index, array, sample)
+
+
+def of_sample(node: OnnxNode, index: int, array: Constant, sample: Ints) -> Constant:
+    """The value of the constant input `index` without its batch axis, checked to broadcast to `sample`."""
+    array = _without_batch(node, index, array, len(sample))
     try:
         check_broadcast(f"constant {node.inputs[index]!r}", array.shape, sample)
     except ModelError as error:
@@ -118,24 +128,26 @@ def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
     return array
 
 
-def joined(node: OnnxNode, sample: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of `sample`, broadcast against all inputs that are constant."""
-    constants = [_of_a_sample(node, i, len(sample)) for i in range(len(node.inputs)) if node.is_constant(i)]
+def joined(node: OnnxNode, sample: Ints) -> Ints:
+    """The shape of `sample`, broadcast against all inputs of a node that are constant."""
+    constants = (
+        _without_batch(node, index, node.constant(index), len(sample))
+        for index in range(len(node.inputs))
+        if node.is_constant(index)
+    )
     try:
         return np.broadcast_shapes(sample, *(array.shape for array in constants))
     except ValueError:
-        return sample  # which `operand` refuses in words
+        return sample  # which does not fit, and is refused in words where the constant is read
 
 
-def expanded(node: OnnxNode, index: int, shape: tuple[int, ...]) -> Applied | int:
+def expanded(node: OnnxNode, index: int, shape: Ints) -> Applied | int:
     """Input `index`, broadcast to `shape` if it is smaller."""
     return index if node.fact(index).shape == shape else Applied(Expand(shape), (index,))
 
 
-def _of_a_sample(node: OnnxNode, index: int, axes: int) -> Array:
-    """The constant input `index` as numbers, without its batch axis."""
-    array = node.constant(index)
-    array = array.astype(np.float64) if array.dtype.kind in "iu" else node.weights(index)
+def _without_batch(node: OnnxNode, index: int, array: Constant, axes: int) -> Constant:
+    """A constant as it meets a sample with so many axes."""
     if array.ndim == 1 + axes and len(array) == 1:
         return array[0]
     if array.ndim > axes:
@@ -146,6 +158,11 @@ def _of_a_sample(node: OnnxNode, index: int, axes: int) -> Array:
 
 
 ZERO, ONE = np.zeros(()), np.ones(())
+
+
+@reads("Neg")
+def _read_neg(node: OnnxNode) -> Affine:
+    return Affine(-ONE, ZERO)
 
 
 @reads("Mul")
@@ -159,10 +176,11 @@ def _read_mul(node: OnnxNode) -> Reading:
 
 @reads("Div")
 def _read_div(node: OnnxNode) -> Reading:
-    if any(node.has(index) and not node.is_constant(index) and node.fact(index).integer for index in (0, 1)):
-        raise Unsupported("it divides integers, which rounds; cast them to floats first")
+    refuse_integers(node)
     if node.is_constant(0):
-        raise Unsupported("it divides a constant by a computed array")
+        shape = joined(node, node.fact(1).shape)
+        inverse = Applied(Function("Reciprocal"), (expanded(node, 1, shape),))
+        return Applied(Affine(operand(node, 0, shape), ZERO), (inverse,))
     if not node.is_constant(1):
         return Div()
     shape = joined(node, node.fact(0).shape)

@@ -1,4 +1,4 @@
-"""Sums and differences of activations (ONNX Add, Sum, Sub)."""
+"""Sums, means and differences of activations (ONNX Add, Sum, Mean, Sub)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from typing import ClassVar
 from ..errors import ModelError
 from ..graph import Fact
 from .affine import ONE, ZERO, Affine, expanded, joined, operand
-from .base import Array, Linear
+from .base import Array, Linear, Op
 from .movement import Identity
 from .product import broadcast
 from .reading import Applied, OnnxNode, Reading, reads
+
+
+def one_shape(inputs: tuple[Fact, ...]) -> tuple[int, ...]:
+    """The shape of one sample that all inputs have; `ModelError` if they differ."""
+    shapes = [x.shape for x in inputs]
+    if len(set(shapes)) != 1:
+        raise ModelError(f"its inputs have different shapes {shapes} per sample; expected one shape")
+    return shapes[0]
 
 
 @dataclass(frozen=True)
@@ -22,11 +30,8 @@ class Add(Linear):
     arity: ClassVar[int | None] = None
 
     def infer(self, *inputs: Fact) -> Fact:
-        shapes = [x.shape for x in inputs]
-        if len(set(shapes)) != 1:
-            raise ModelError(f"its inputs have different shapes {shapes} per sample; expected one shape")
         return Fact(
-            shapes[0],
+            one_shape(inputs),
             nonnegative=all(x.nonnegative for x in inputs),
             integer=all(x.integer for x in inputs),
         )
@@ -41,16 +46,13 @@ class Add(Linear):
         return (s,) * len(inputs)
 
 
-@reads("Add", "Sum")
+@reads("Add", "Sum", "Mean")
 def _read_add(node: OnnxNode) -> Reading:
-    computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
-    shape = joined(node, broadcast(tuple(node.fact(index) for index in computed)))
-    found: Applied | int = expanded(node, computed[0], shape)
-    if len(computed) > 1:
-        found = Applied(Add(), tuple(expanded(node, index, shape) for index in computed))
-    for index in range(len(node.inputs)):
-        if index not in computed:
-            found = Applied(Affine(ONE, operand(node, index, shape)), (found,))
+    found, constants = combined(node, Add())
+    for constant in constants:
+        found = Applied(Affine(ONE, constant), (found,))
+    if node.op_type == "Mean" and len(node.inputs) > 1:
+        found = Applied(Affine(ONE / len(node.inputs), ZERO), (found,))
     return found if isinstance(found, Applied) else Identity()
 
 
@@ -65,3 +67,13 @@ def _read_sub(node: OnnxNode) -> Reading:
     shape = broadcast((node.fact(0), node.fact(1)))
     negated = Applied(Affine(-ONE, ZERO), (expanded(node, 1, shape),))
     return Applied(Add(), (expanded(node, 0, shape), negated))
+
+
+def combined(node: OnnxNode, op: Op) -> tuple[Applied | int, list[Array]]:
+    """The computed inputs of a node, joined by `op` if there are several, and the constant ones of one sample."""
+    computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
+    shape = joined(node, broadcast(tuple(node.fact(index) for index in computed)))
+    constants = [operand(node, i, shape) for i in range(len(node.inputs)) if i not in computed]
+    if len(computed) == 1:
+        return expanded(node, computed[0], shape), constants
+    return Applied(op, tuple(expanded(node, index, shape) for index in computed)), constants

@@ -108,7 +108,9 @@ class Normalization(Normalizing):
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
             raise ModelError(f"epsilon is {self.epsilon}; expected a finite number ≥ 0")
         if self.groups < 1 or (self.groups > 1 and self.axes[:1] != (0,)):
-            raise ModelError(f"it has {self.groups} groups over axes {self.axes}; axis 0 has to be among them")
+            raise ModelError(
+                f"it has {self.groups} groups over axes {self.axes}; axis 0 has to be among them"
+            )
 
     def infer(self, *inputs: Fact) -> Fact:
         (x,) = inputs
@@ -331,7 +333,9 @@ def _per_channel(node: OnnxNode, index: int, channels: int, axes: int) -> Array:
 def _read_instance_normalization(node: OnnxNode) -> Op | tuple[Op, ...]:
     shape = node.fact(0).shape
     if len(shape) < 2:
-        raise ModelError(f"its input has shape {shape} per sample; expected channels, and one axis or more behind")
+        raise ModelError(
+            f"its input has shape {shape} per sample; expected channels, and one axis or more behind"
+        )
     axes = tuple(range(1, len(shape)))
     epsilon = node.number("epsilon", 1e-5)
     op = Normalization(axes, epsilon, source=node.op_type)
@@ -355,7 +359,10 @@ def _read_mean_variance_normalization(node: OnnxNode) -> Normalization:
 @reads("LRN")
 def _read_lrn(node: OnnxNode) -> LRN:
     return LRN(
-        node.integer("size", 0), node.number("alpha", 1e-4), node.number("beta", 0.75), node.number("bias", 1.0)
+        node.integer("size", 0),
+        node.number("alpha", 1e-4),
+        node.number("beta", 0.75),
+        node.number("bias", 1.0),
     )
 
 

@@ -64,8 +64,12 @@ def _read_equal(node: OnnxNode) -> Reading:
     values, x = node.constant(constant), node.fact(1 - constant)
     size, axes = values.size, 1 + len(x.shape)
     is_range = values.dtype.kind in "iu" and values.shape[-1:] == (size,) and values.ndim <= axes
-    if not (x.integer and x.shape[-1:] == (1,) and is_range and (values.reshape(-1) == np.arange(size)).all()):
-        raise Unsupported("it compares; only indices and the range of all they can be, as in one-hot vectors, are read")
+    if not (
+        x.integer and x.shape[-1:] == (1,) and is_range and (values.reshape(-1) == np.arange(size)).all()
+    ):
+        raise Unsupported(
+            "it compares; only indices and the range of all they can be, as in one-hot vectors, are read"
+        )
     return Applied(OneHot(size), (Applied(Reshape(x.shape[:-1]), (1 - constant,)),))
 
 

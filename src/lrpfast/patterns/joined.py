@@ -60,9 +60,7 @@ def group_normalization(graph: Graph, node: Node) -> Found | None:
     whole = norm.groups == 1 and norm.axes == tuple(range(1, len(grouped)))
     if not whole or back != x or len(x) < 2 or x[0] % grouped[0]:
         return None
-    ops: list[Op] = [
-        replace(norm, axes=tuple(range(len(x))), groups=grouped[0], source="GroupNormalization")
-    ]
+    ops: list[Op] = [replace(norm, axes=tuple(range(len(x))), groups=grouped[0], source="GroupNormalization")]
     for each in chain[2:-1]:
         assert isinstance(each.op, Affine)
         parts = [_of_groups(values, grouped, x) for values in (each.op.scale, each.op.shift)]

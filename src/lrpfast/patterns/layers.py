@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..graph import Graph, Node
+from ..graph import Graph
 from ..ops.affine import Affine
 from ..ops.arithmetic import Add
 from ..ops.base import Array, Op
