@@ -13,7 +13,7 @@ from .base import Array, Linear
 from .function import Function
 from .movement import Expand
 from .parameters import check_broadcast, parameter
-from .product import Div, Mul
+from .product import Div, Mul, broadcast_inputs
 from .reading import Applied, Constant, OnnxNode, Reading, Unsupported, reads, refuse_integers
 
 Ints = tuple[int, ...]
@@ -114,7 +114,8 @@ def _read_batch_normalization(node: OnnxNode) -> Affine:
 def operand(node: OnnxNode, index: int, sample: Ints) -> Array:
     """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
     array = node.constant(index)
-    array = array.astype(np.float64) if array.dtype.kind in "iu" else node.weights(index)
+    integers = all(node.is_constant(i) or node.fact(i).integer for i in range(len(node.inputs)))
+    array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.weights(index)
     return of_sample(node, index, array, sample)
 
 
@@ -168,6 +169,7 @@ def _read_neg(node: OnnxNode) -> Affine:
 @reads("Mul")
 def _read_mul(node: OnnxNode) -> Reading:
     if not (node.is_constant(0) or node.is_constant(1)):
+        broadcast_inputs(node, 0, 1)
         return Mul()
     constant = 0 if node.is_constant(0) else 1
     shape = joined(node, node.fact(1 - constant).shape)
@@ -182,6 +184,7 @@ def _read_div(node: OnnxNode) -> Reading:
         inverse = Applied(Function("Reciprocal"), (expanded(node, 1, shape),))
         return Applied(Affine(operand(node, 0, shape), ZERO), (inverse,))
     if not node.is_constant(1):
+        broadcast_inputs(node, 0, 1)
         return Div()
     shape = joined(node, node.fact(0).shape)
     divisor = operand(node, 1, shape).astype(np.float64)

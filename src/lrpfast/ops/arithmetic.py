@@ -10,7 +10,7 @@ from ..graph import Fact
 from .affine import ONE, ZERO, Affine, expanded, joined, operand
 from .base import Array, Linear, Op
 from .movement import Identity
-from .product import broadcast
+from .product import broadcast_inputs
 from .reading import Applied, OnnxNode, Reading, reads
 
 
@@ -64,7 +64,7 @@ def _read_sub(node: OnnxNode) -> Reading:
         value = operand(node, constant, shape)
         op = Affine(-ONE, value) if constant == 0 else Affine(ONE, -value)
         return Applied(op, (expanded(node, 1 - constant, shape),))
-    shape = broadcast((node.fact(0), node.fact(1)))
+    shape = broadcast_inputs(node, 0, 1)
     negated = Applied(Affine(-ONE, ZERO), (expanded(node, 1, shape),))
     return Applied(Add(), (expanded(node, 0, shape), negated))
 
@@ -72,7 +72,7 @@ def _read_sub(node: OnnxNode) -> Reading:
 def combined(node: OnnxNode, op: Op) -> tuple[Applied | int, list[Array]]:
     """The computed inputs of a node, joined by `op` if there are several, and the constant ones of one sample."""
     computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
-    shape = joined(node, broadcast(tuple(node.fact(index) for index in computed)))
+    shape = joined(node, broadcast_inputs(node, *computed))
     constants = [operand(node, i, shape) for i in range(len(node.inputs)) if i not in computed]
     if len(computed) == 1:
         return expanded(node, computed[0], shape), constants

@@ -30,7 +30,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..graph import Fact
-from .affine import Affine, operand
+from .affine import Affine, of_sample
 from .base import Array, Op
 from .parameters import check_broadcast
 from .reading import OnnxNode, Unsupported, reads
@@ -308,7 +308,7 @@ def _then_affine(
 
 
 def _optional(node: OnnxNode, index: int, sample: Ints) -> Array | None:
-    return operand(node, index, sample) if node.has(index) else None
+    return of_sample(node, index, node.weights(index), sample) if node.has(index) else None
 
 
 @reads("LayerNormalization", "RMSNormalization")

@@ -13,6 +13,7 @@ where they are broadcast; `Cone.terms` writes out any of them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -249,10 +250,8 @@ class Cone:
             inputs = [self.terms(each) for each in node.inputs]
             self._terms[name] = None
             if all(terms is not None for terms in inputs):
-                try:
+                with contextlib.suppress(Opaque):
                     self._terms[name] = self._written(node, [terms for terms in inputs if terms is not None])
-                except Opaque:
-                    pass
         return self._terms[name]
 
     def _written(self, node: Node, inputs: list[Terms]) -> Terms:
