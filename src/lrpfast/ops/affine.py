@@ -150,7 +150,7 @@ def expanded(node: OnnxNode, index: int, shape: Ints) -> Applied | int:
 def _without_batch(node: OnnxNode, index: int, array: Constant, axes: int) -> Constant:
     """A constant as it meets a sample with so many axes."""
     if array.ndim == 1 + axes and len(array) == 1:
-        return array[0]
+        return array.reshape(array.shape[1:])
     if array.ndim > axes:
         raise Unsupported(
             f"its constant {node.inputs[index]!r} has shape {array.shape}, a value for each sample"

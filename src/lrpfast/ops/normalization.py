@@ -55,7 +55,9 @@ class Normalizing(Op):
         (x,) = inputs
         a, centre = self.statistics(x)
         with np.errstate(invalid="ignore"):  # what is not finite is found where predictions are checked
-            return (x if centre is None else x - centre) * a
+            z: Array = x if centre is None else x - centre
+            z = z * a
+        return z
 
 
 def _mean(x: Array, axes: Ints) -> Array:
@@ -135,7 +137,7 @@ class Normalization(Normalizing):
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
         """`a (s - mean(s) - t mean(s z))`, t being `z` but for epsilon: `∂√variance/∂x_j = t_j / n`.
 
-        With epsilon under the root, `∂a/∂x_j = -a² z_j / n`; outside of it, `-a² t_j / n`, `t = (x - mean) / √variance`.
+        With epsilon under the root `∂a/∂x_j = -a² z_j / n`; outside of it `-a² t_j / n`, t = (x - mean) / √variance.
         """
         (x,) = inputs
         a, centre = self.statistics(x)
@@ -219,7 +221,8 @@ class LpNormalization(Normalizing):
     def _norm(self, x: Array) -> Array:
         powers = np.abs(x) if self.p == 1 else np.square(x, dtype=np.float64)
         total = powers.sum(axis=self._axes(), keepdims=True, dtype=np.float64)
-        return (total if self.p == 1 else np.sqrt(total)).astype(x.dtype)
+        norm: Array = (total if self.p == 1 else np.sqrt(total)).astype(x.dtype)
+        return norm
 
     def _axes(self) -> Ints:
         return tuple(axis + 1 for axis in self.axes)
@@ -280,7 +283,8 @@ class LRN(Normalizing):
         before = (self.size - 1) // 2
         squares = self._windows(np.square(x), before, self.size - 1 - before)
         kind = x.dtype.type
-        return kind(self.bias) + kind(self.alpha / self.size) * squares
+        base: Array = kind(self.bias) + kind(self.alpha / self.size) * squares
+        return base
 
     def _windows(self, values: Array, before: int, after: int) -> Array:
         """Sums over windows of channels: so many before, and after, each."""

@@ -51,7 +51,8 @@ class OneHot(Op):
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
         places = np.where(x < 0, x + self.size, x) if self.wraps else x
-        return (places[..., None] == np.arange(self.size)).astype(x.dtype)
+        z: Array = (places[..., None] == np.arange(self.size)).astype(x.dtype)
+        return z
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
         """What the vectors receive, for each index in one sum; there is no derivative by an index."""

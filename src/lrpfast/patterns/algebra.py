@@ -286,7 +286,7 @@ class Cone:
             axes = tuple(sorted(axis for axes in place[1:] for axis in axes))
             if isinstance(op, GlobalMaxPool):
                 return {one(Factor("max", of, axes)): np.ones(())}
-            factor = np.ones(())
+            factor: Array = np.ones(())
             if len(argument) == 1:  # the mean of 2 x is twice the mean of x
                 ((powers, factor),) = argument.items()
                 of = frozenset({(powers, 1.0)})
@@ -297,7 +297,7 @@ class Cone:
         """A parameter of an affine operator, as it meets x."""
         values = np.asarray(values, np.float64)
         if _is_one_number(values):
-            return values.reshape(-1)[0].reshape(())
+            return values.reshape(-1)[:1].reshape(())
         return values.reshape((1,) * (len(self.shape) - values.ndim) + values.shape)
 
 

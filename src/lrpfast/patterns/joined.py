@@ -63,10 +63,10 @@ def group_normalization(graph: Graph, node: Node) -> Found | None:
     ops: list[Op] = [replace(norm, axes=tuple(range(len(x))), groups=grouped[0], source="GroupNormalization")]
     for each in chain[2:-1]:
         assert isinstance(each.op, Affine)
-        parts = [_of_groups(values, grouped, x) for values in (each.op.scale, each.op.shift)]
-        if any(part is None for part in parts):
+        scale, shift = (_of_groups(values, grouped, x) for values in (each.op.scale, each.op.shift))
+        if scale is None or shift is None:
             return None
-        ops.append(Affine(*parts))
+        ops.append(replace(each.op, scale=scale, shift=shift))
     return Found(chain, chain[-1], node.inputs[0], tuple(ops))
 
 
@@ -98,7 +98,8 @@ def channels_first(graph: Graph, node: Node) -> Found | None:
 
 def _moved(values: Array, perm: tuple[int, ...]) -> Array:
     """A parameter that broadcasts to a sample, for a sample with its axes in another order."""
-    return values.reshape((1,) * (len(perm) - values.ndim) + values.shape).transpose(perm)
+    moved: Array = values.reshape((1,) * (len(perm) - values.ndim) + values.shape).transpose(perm)
+    return moved
 
 
 def embedding(graph: Graph, node: Node) -> Found | None:
