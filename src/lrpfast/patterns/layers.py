@@ -42,18 +42,19 @@ def _read_by_layers(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
         pools = isinstance(node.op, (GlobalAveragePool, GlobalMaxPool))
         if pools or (isinstance(node.op, Function) and node.op.name == "Exp"):
-            name = _moved_from(graph, node.inputs[0])
-            yield name
+            *others, name = _origins(graph, node.inputs[0])
+            yield from (name, *others)
             maker = graph.producers.get(name)
             if maker is not None and isinstance(maker.op, (Add, Mul, Pow, Function)):
-                yield from (_moved_from(graph, each) for each in maker.inputs)
+                yield from (origin for each in maker.inputs for origin in _origins(graph, each))
 
 
-def _moved_from(graph: Graph, name: str) -> str:
-    """The array of which another has the elements in other places."""
+def _origins(graph: Graph, name: str) -> Iterator[str]:
+    """An array, and those whose elements it has in other places, up to the first."""
+    yield name
     while name in graph.producers and isinstance(graph.producers[name].op, (Expand, Reshape, Transpose)):
         name = graph.producers[name].inputs[0]
-    return name
+        yield name
 
 
 def _found(cone: Cone) -> Found | None:
@@ -150,10 +151,18 @@ def _divided(divisor: Factor, exponent: float, mean: Ints | None, shape: Ints) -
     if centred or epsilon:
         if floor:
             return None
-        op: Op = Normalization(axes, epsilon, centred, outside=outside and epsilon > 0)
+        source = _title(axes, centred, shape)
+        op: Op = Normalization(axes, epsilon, centred, outside=outside and epsilon > 0, source=source)
         return op, 1 / math.sqrt(size)
     norm = size / _elements(axes, shape)  # times Σ x²
     return LpNormalization(axes, 2, floor / math.sqrt(norm)), 1 / math.sqrt(norm)
+
+
+def _title(axes: Ints, centred: bool, shape: Ints) -> str:
+    """What ONNX calls such a layer, if it has a name for it."""
+    if axes[-1] + 1 != len(shape) or axes != tuple(range(axes[0], len(shape))):
+        return "Normalization"
+    return "LayerNormalization" if centred else "RMSNormalization"
 
 
 def _absolute(mean: Factor, coefficient: float, floor: float, shape: Ints) -> tuple[Op, float] | None:
