@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..graph import Fact
-from .affine import operand
+from .affine import of_sample
 from .base import Array, Elementwise
 from .parameters import check_broadcast, parameter
 from .reading import OnnxNode, Unsupported, reads, refuse_integers
@@ -69,7 +69,7 @@ class Pow(Elementwise):
 def _read_pow(node: OnnxNode) -> Pow:
     if not node.is_constant(1):
         raise Unsupported("its exponent is computed, not a constant")
-    op = Pow(operand(node, 1, node.fact(0).shape))
+    op = Pow(of_sample(node, 1, node.constant(1), node.fact(0).shape))  # integers may be exponents of floats
     if not op.is_whole:
         refuse_integers(node)
     return op

@@ -13,7 +13,7 @@ from .affine import expanded, of_sample
 from .arithmetic import one_shape
 from .base import Array, Movement
 from .parameters import check_broadcast, parameter
-from .product import broadcast
+from .product import broadcast_inputs
 from .reading import Applied, OnnxNode, Reading, Unsupported, reads
 
 Bools = NDArray[np.bool_]
@@ -103,7 +103,7 @@ class Mask(Movement):
 @reads("Where")
 def _read_where(node: OnnxNode) -> Reading:
     computed = [index for index in (1, 2) if not node.is_constant(index)]
-    shape = broadcast(tuple(node.fact(index) for index in computed))
+    shape = broadcast_inputs(node, *computed)
     mask = of_sample(node, 0, node.constant(0), shape)
     if len(computed) == 2:
         return Applied(Where(mask), (expanded(node, 1, shape), expanded(node, 2, shape)))

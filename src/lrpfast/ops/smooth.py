@@ -191,8 +191,7 @@ def _read_swish(node: OnnxNode) -> Swish:
 
 @reads("SwiGLU")
 def _read_swiglu(node: OnnxNode) -> Applied:
-    gate = Applied(Swish(node.number("alpha", 1)), (0,))
-    return Applied(Mul(), (gate, 1))
+    return Applied(Mul(), (Applied(Swish(node.number("alpha", 1)), (0,)), 1))
 
 
 @reads("Gelu")

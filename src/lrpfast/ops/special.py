@@ -57,14 +57,12 @@ def _single(x: Array) -> Array:
 
 
 def _double(x: Array) -> Array:
-    """The Taylor series up to 1, and 1 − erfc(x) beyond."""
+    """The Taylor series up to 1, and 1 − erfc(x) beyond; from 6 on erfc is less than half of the last bit."""
     size = np.abs(x)
-    y: Array = np.ones_like(x)  # where erfc is less than half of the last bit
-    near, far = size <= 1, (size > 1) & (size < 6)
-    y[near] = size[near] * polynomial(np.square(size[near]), _TAYLOR)
-    y[far] = 1 - _complement(size[far])
-    y[np.isnan(x)] = np.nan
-    return np.copysign(y, x, out=y)
+    near = np.minimum(size, 1)
+    near *= polynomial(np.square(near), _TAYLOR)
+    far = 1 - _complement(np.clip(size, 1, 6))
+    return np.copysign(np.where(size < 1, near, far), x)
 
 
 def _complement(x: Array) -> Array:
@@ -77,8 +75,17 @@ def _complement(x: Array) -> Array:
     h = 0.5
     square = np.square(x)
     total: Array = 1 / square
+    term = np.empty_like(x)
     for n in range(1, 13):
-        total += 2 * math.exp(-((n * h) ** 2)) / (square + (n * h) ** 2)
-    total *= h / math.pi * x * np.exp(-square)
-    total -= 2 / np.expm1(2 * math.pi / h * x)
+        np.add(square, (n * h) ** 2, out=term)
+        np.divide(2 * math.exp(-((n * h) ** 2)), term, out=term)
+        total += term
+    np.negative(square, out=term)
+    np.exp(term, out=term)
+    term *= x
+    term *= h / math.pi
+    total *= term
+    np.multiply(x, 2 * math.pi / h, out=term)
+    np.expm1(term, out=term)
+    total -= np.divide(2, term, out=term)
     return total
