@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import ModelError
 from ..graph import Fact
-from .affine import ONE, ZERO, Affine, expanded, joined, operand
+from .affine import ONE, ZERO, Affine, Ints, expanded, joined, operand
 from .base import Array, Linear, Op
 from .movement import Identity
 from .product import broadcast_inputs
@@ -69,11 +70,16 @@ def _read_sub(node: OnnxNode) -> Reading:
     return Applied(Add(), (expanded(node, 0, shape), negated))
 
 
-def combined(node: OnnxNode, op: Op) -> tuple[Applied | int, list[Array]]:
-    """The computed inputs of a node, joined by `op` if there are several, and the constant ones of one sample."""
+def combined(
+    node: OnnxNode, op: Op, value: Callable[[OnnxNode, int, Ints], Array] = operand
+) -> tuple[Applied | int, list[Array]]:
+    """The computed inputs of a node, joined by `op` if there are several, and the constant ones of one sample.
+
+    `value` reads a constant, as `operand` does.
+    """
     computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
     shape = joined(node, broadcast_inputs(node, *computed))
-    constants = [operand(node, i, shape) for i in range(len(node.inputs)) if i not in computed]
+    constants = [value(node, i, shape) for i in range(len(node.inputs)) if i not in computed]
     if len(computed) == 1:
         return expanded(node, computed[0], shape), constants
     return Applied(op, tuple(expanded(node, index, shape) for index in computed)), constants
