@@ -54,15 +54,16 @@ class Normalizing(Op):
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
         a, centre = self.statistics(x)
+        centred: Array = x if centre is None else x - centre
         with np.errstate(invalid="ignore"):  # what is not finite is found where predictions are checked
-            z: Array = x if centre is None else x - centre
-            z = z * a
+            z: Array = centred * a
         return z
 
 
 def _mean(x: Array, axes: Ints) -> Array:
     """Mean over `axes`, which are kept; summed up in float64."""
-    return x.mean(axis=axes, keepdims=True, dtype=np.float64).astype(x.dtype)
+    mean: Array = x.mean(axis=axes, keepdims=True, dtype=np.float64).astype(x.dtype)
+    return mean
 
 
 def _check_axes(axes: Ints, x: Fact) -> None:
