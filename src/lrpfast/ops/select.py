@@ -102,9 +102,10 @@ class Mask(Movement):
 
 @reads("Where")
 def _read_where(node: OnnxNode) -> Reading:
+    condition = node.constant(0)
     computed = [index for index in (1, 2) if not node.is_constant(index)]
     shape = broadcast_inputs(node, *computed)
-    mask = of_sample(node, 0, node.constant(0), shape)
+    mask = of_sample(node, 0, condition, shape)
     if len(computed) == 2:
         return Applied(Where(mask), (expanded(node, 1, shape), expanded(node, 2, shape)))
     if computed == [2]:
