@@ -41,7 +41,7 @@ from lrpfast import (
     ZBox,
     ZPlus,
 )
-from lrpfast.ops import Add, Affine, AveragePool, Conv
+from lrpfast.ops import Add, Affine, AveragePool, Conv, GroupedGemm, Interpolation
 
 Oracle = Callable[[oracle.Layer, oracle.Array, oracle.Array], oracle.Array]
 
@@ -109,6 +109,9 @@ def _layers() -> dict[str, Case]:
         "average pool 2d, ceil": Case(AveragePool((2, 3), (2, 3), ceil_mode=True), ((2, 5, 7),)),
         "average pool 3d": Case(AvgPool3d(2, stride=1), ((2, 3, 3, 4),)),
         "global average pool": Case(GlobalAveragePool(), ((4, 4, 3),)),
+        "interpolation": Case(Interpolation(q(5, 4)), ((2, 3, 4),)),
+        "interpolation, linear": Case(Interpolation(np.abs(q(7, 4))), ((4,),)),
+        "dense layers side by side": Case(GroupedGemm(q(6, 2, 1), groups=3), ((6, 4),)),
         "affine per channel": Case(Affine(q(3, 1, 1), q(3, 1, 1)), ((3, 4, 2),)),
         "affine by one number": Case(Affine(np.float64(1.5), np.float64(-0.5)), ((3, 4),)),
         "affine per element": Case(Affine(q(2, 3), q(3)), ((2, 3),)),

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .advance import with_affine_in_front
 from .gates import with_gates
 from .graph import Fact, Graph, Node, prune
 from .ops.activation import Clip
@@ -50,6 +51,8 @@ def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     changes: list[str] = []
     graph = _drop_identities(_rebuilt(graph, graph.nodes, graph.output), changes)
     graph, head = _cut_softmax(find_patterns(graph, changes), changes)
+    graph, moved = with_affine_in_front(graph)
+    changes += moved
     folding = _Folding(graph, np.dtype(dtype), changes)
     while folding.fold_one():
         pass
@@ -131,27 +134,11 @@ class _Folding:
         before = self.producers.get(node.inputs[0])
         if before is None or len(self.consumers[before.output]) != 1:
             return False
-        if isinstance(before.op, (Reshape, Transpose)):
-            return self.fold_behind(node, affine, before)
         op = _after(before.op, affine, self.shape(node.output), self.dtype)
         if op is None:
             return False
         self.changes.append(f"{node.name}: folded into {before.name} before it")
         self.merge(before, node, Node(before.name, op, before.inputs, node.output))
-        return True
-
-    def fold_behind(self, node: Node, affine: Affine, move: Node) -> bool:
-        """Fold into the layer whose output is moved first: a convolution's bias may be added to what was squeezed."""
-        layer = self.producers.get(move.inputs[0])
-        if layer is None or len(self.consumers[layer.output]) != 1 or isinstance(layer.op, Affine):
-            return False
-        moved = _moved_back(affine, move.op, self.shape(layer.output))
-        op = None if moved is None else _after(layer.op, moved, self.shape(layer.output), self.dtype)
-        if op is None:
-            return False
-        self.changes.append(f"{node.name}: folded into {layer.name} before it")
-        self.nodes[self.nodes.index(layer)] = self.producers[layer.output] = replace(layer, op=op)
-        self.merge(move, node, Node(move.name, move.op, move.inputs, node.output))
         return True
 
     def fold_on(self, node: Node, affine: Affine) -> bool:
@@ -196,35 +183,6 @@ class _Folding:
         for name in merged.inputs:
             readers = self.consumers[name]
             self.consumers[name] = tuple(merged if node in (first, second) else node for node in readers)
-
-
-def _moved_back(affine: Affine, move: Op, shape: tuple[int, ...]) -> Affine | None:
-    """What an affine operator behind a Reshape or Transpose is in front of it, where samples have `shape`."""
-    if isinstance(move, Transpose):
-        axes = np.argsort(move.perm)
-        arrays = [_with_axes(a, len(shape)).transpose(axes) for a in (affine.scale, affine.shift)]
-    elif isinstance(move, Reshape) and _long(shape) == _long(move.shape):
-        arrays = [
-            _squeezed(_with_axes(a, len(move.shape)), move.shape, shape) for a in (affine.scale, affine.shift)
-        ]
-    else:
-        return None
-    return replace(affine, scale=arrays[0], shift=arrays[1])
-
-
-def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes of axes with more than one element."""
-    return tuple(n for n in shape if n != 1)
-
-
-def _with_axes(values: Array, count: int) -> Array:
-    return values.reshape((1,) * (count - values.ndim) + values.shape)
-
-
-def _squeezed(values: Array, old: tuple[int, ...], new: tuple[int, ...]) -> Array:
-    """A parameter that broadcasts to `old`, for the same sizes with axes of 1 in other places."""
-    sizes = iter(n for n, whole in zip(values.shape, old, strict=True) if whole != 1)
-    return values.reshape([1 if n == 1 else next(sizes) for n in new])
 
 
 def _per_channel(affine: Affine, shape: tuple[int, ...], axis: int) -> tuple[Array, Array] | None:
