@@ -326,11 +326,17 @@ def test_readers_do_not_import_onnx() -> None:
 
 def test_every_reader_is_tested() -> None:
     """Each operator that has a reader is in one of the tables of forms."""
+    import shape_forms
     import test_elementwise
     import test_normalization
     import test_ops
 
-    tables = (test_ops.FORMS, test_elementwise.FORMS, test_normalization.FORMS)
+    tables: tuple[Any, ...] = (
+        test_ops.FORMS,
+        test_elementwise.FORMS,
+        test_normalization.FORMS,
+        shape_forms.FORMS,
+    )
     forms = {form[0] for table in tables for form in table.values()}
     forms |= {"Split", "Concat", "SwiGLU", "Equal", "OneHot"}
     assert set(READERS) == forms
