@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from .graph import Graph, Node
-from .ops.base import Movement
+from .ops.base import Movement, Op
+from .ops.movement import Pad
 from .ops.pool import GlobalAveragePool
 from .ops.product import Mul
+from .ops.select import Mask
 
 
 def with_gates(graph: Graph) -> tuple[tuple[Node, ...], list[str]]:
@@ -64,9 +68,15 @@ def _is_pooled_from(graph: Graph, name: str, source: str) -> bool:
     return False
 
 
+def _keeps_bounds(op: Op) -> bool:
+    """Whether numbers between 0 and 1 are moved about, and joined by no others."""
+    added = op.value if isinstance(op, Pad) else op.fill if isinstance(op, Mask) else 0.0
+    return isinstance(op, Movement) and bool(np.all((added >= 0) & (added <= 1)))
+
+
 def _is_bounded(graph: Graph, name: str) -> bool:
     """Whether an array is known to be between 0 and 1."""
     node = graph.producers.get(name)
-    while node is not None and isinstance(node.op, Movement) and len(node.inputs) == 1:
+    while node is not None and len(node.inputs) == 1 and _keeps_bounds(node.op):
         node = graph.producers.get(node.inputs[0])
     return node is not None and node.op.is_gate

@@ -110,7 +110,9 @@ def _read_where(node: OnnxNode) -> Reading:
     if computed == [2]:
         mask = ~mask
     other = 3 - computed[0]
-    fill: Any = np.where(mask, 0, of_sample(node, other, node.shared(other, 1 + len(shape)), shape))
+    fill: Any = np.where(
+        mask, 0, of_sample(node, other, node.shared(other, 1 + len(shape)), shape).astype(np.float64)
+    )
     if not np.isfinite(fill).all():
         raise Unsupported("it puts NaN or infinity in the place of what it masks")
     return Applied(Mask(mask, fill), tuple(computed))
