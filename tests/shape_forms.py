@@ -76,6 +76,7 @@ MOVEMENT = {
     "DepthToSpace-CRD": Form("DepthToSpace", (8, 2, 3), (), {"blocksize": 2, "mode": "CRD"}),
     "DepthToSpace-opset-7": Form("DepthToSpace", (9, 2, 1), (), {"blocksize": 3}, opset=7),
     "SpaceToDepth": Form("SpaceToDepth", (2, 4, 6), (), {"blocksize": 2}),
+    "SpaceToDepth-CRD": Form("SpaceToDepth", (2, 4, 6), (), {"blocksize": 2, "mode": "CRD"}, opset=28),
     "Pad-reflect": Form("Pad", (2, 5, 4), ([0, 0, 2, 1, 0, 1, 3, 2],), {"mode": "reflect"}),
     "Pad-edge": Form("Pad", (2, 5, 4), ([0, 1, 2, 1, 0, 1, 3, 2],), {"mode": "edge"}),
     "Pad-wrap": Form("Pad", (2, 5), ([0, 0, 7, 0, 0, 6],), {"mode": "wrap"}),

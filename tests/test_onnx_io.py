@@ -332,11 +332,8 @@ def test_every_reader_is_tested() -> None:
     import test_ops
 
     tables: tuple[Any, ...] = (
-        test_ops.FORMS,
-        test_elementwise.FORMS,
-        test_normalization.FORMS,
-        shape_forms.FORMS,
-    )
+        test_ops.FORMS, test_elementwise.FORMS, shape_forms.FORMS, test_normalization.FORMS,
+    )  # fmt: skip
     forms = {form[0] for table in tables for form in table.values()}
     forms |= {"Split", "Concat", "SwiGLU", "Equal", "OneHot"}
     assert set(READERS) == forms

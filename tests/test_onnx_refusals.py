@@ -70,7 +70,17 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
     "Sub-broadcast": ([node("Sub", "x f")], {}, "expected equal sizes, or 1"),
     "Mul-broadcast": ([node("Mul", "f x")], {}, "expected equal sizes, or 1"),
     "Div-broadcast": ([node("Div", "x f")], {}, "expected equal sizes, or 1"),
-    "Concat-constant": ([node("Concat", "x c", axis=1)], {"c": ones(1, 1, 4)}, "is a constant"),
+    "Concat-samples": (
+        [node("Concat", "x c", axis=1)], {"c": ones(2, 1, 4)}, "shape .2, 1, 4.; expected the same values",
+    ),
+    "Concat-varies": (
+        [
+            node("Shape", "x", "n", start=0, end=1), node("Squeeze", "n zero", "count"),
+            node("Range", "o count i", "r"), node("Reshape", "r s", "c"), node("Cast", "c", "d", to=1),
+            node("Concat", "x d", axis=2),
+        ],
+        {"s": [-1, 1, 1], "o": 0, "i": 1, "zero": [0]}, "'d'. depends on the batch size",
+    ),
     "Concat-batch": ([node("Concat", "x x", axis=0)], {}, "axis 0, the batch"),
     "Transpose-batch": ([node("Transpose", "x")], {}, "moves axis 0, the batch"),
     "Flatten-batch": ([node("Flatten", "x", axis=2)], {}, "merges the batch"),

@@ -322,6 +322,17 @@ def test_arithmetic_with_constants_of_the_batch() -> None:
     check(nodes, (3, 4), {})
 
 
+def test_weights_expanded_to_the_batch() -> None:
+    nodes = [
+        node("Shape", "x", "n", start=0, end=1),
+        node("Concat", "n rest", "s", axis=0),
+        node("Expand", "w s", "weights"),
+        node("MatMul", "x weights", "a"),
+        node("Einsum", "a weights", equation="bij,bkj->bik"),
+    ]
+    assert [type(op) for op in check(nodes, (3, 4), {"rest": [4, 5], "w": normal(4, 5)})] == [Gemm, Gemm]
+
+
 def test_slice_of_the_whole_batch() -> None:
     nodes = [
         node("Shape", "x", "n", start=0, end=1),

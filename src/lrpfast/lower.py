@@ -310,7 +310,7 @@ class Lowering:
             x, y = self.value(node.inputs[0], home, node), self.stored(node.output, node.output, home)
             self.values[node.output] = y
             self.collect(node, x.elements(), WHOLE, Ending(y.elements(), clamp=_clamp(op)))
-        elif isinstance(op, (MaxPool, GlobalMaxPool)):
+        elif self.is_pooled(node):
             self.maxpool_forward(node, op)
         elif isinstance(op, Add):
             z, *others = (self.value(name, home, node) for name in node.inputs)
@@ -339,7 +339,16 @@ class Lowering:
         end = Ending(m.z_view(out), bias)
         self.product(node, m, m.forward, m.x_view(src), (WHOLE, WHOLE), end, exact=False)
 
-    def maxpool_forward(self, node: Node, op: MaxPool | GlobalMaxPool) -> None:
+    def is_pooled(self, node: Node) -> bool:
+        """Whether the operator goes by the kernels of max-pooling; one over whole plain maps does not.
+
+        Where a window is a whole map, their way back takes the square of its size.
+        """
+        if isinstance(node.op, GlobalMaxPool):
+            return bool(self.homes[node.inputs[0]] == self.backend.LANES)
+        return isinstance(node.op, MaxPool)
+
+    def maxpool_forward(self, node: Node, op: Any) -> None:
         lanes = self.backend.LANES
         x = self.value(node.inputs[0], lanes, node)
         self.values[node.output] = z = self.stored(node.output, node.output, lanes)
@@ -380,7 +389,7 @@ class Lowering:
             self.host_vjp(node, "halves", _halves)
         elif isinstance(rule, Pass) or isinstance(node.op, (Add, Identity, Reshape)):
             self.pass_on(node, node.inputs)
-        elif isinstance(node.op, (MaxPool, GlobalMaxPool)):
+        elif self.is_pooled(node):
             self.maxpool_vjp(node, node.op)
         elif isinstance(rule, (Gradient, Route)) and node.name in self.maps:
             self.gradient(node)
@@ -443,7 +452,7 @@ class Lowering:
             assert plus is not None
             self.collect(node, r.elements(), WHOLE, Ending(out.elements(), plus=plus.elements()))
 
-    def maxpool_vjp(self, node: Node, op: MaxPool | GlobalMaxPool) -> None:
+    def maxpool_vjp(self, node: Node, op: Any) -> None:
         lanes = self.backend.LANES
         r, winners = self.arrived(node, lanes), self.winners[node.name]
         out, plus = self.contribution(node.inputs[0], lanes)

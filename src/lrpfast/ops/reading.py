@@ -79,6 +79,13 @@ class OnnxNode:
             raise ModelError(f"its input {index} is missing")
         return operand
 
+    def rank(self, index: int) -> int:
+        """Number of axes of input `index`, batch included."""
+        operand = self._operand(index)
+        if isinstance(operand, Fact):
+            return 1 + len(operand.shape)
+        return (operand.values[0] if isinstance(operand, Varying) else operand).ndim
+
     def fact(self, index: int) -> Fact:
         """What is known of input `index`, which is computed from the network's input."""
         operand = self._operand(index)

@@ -120,7 +120,7 @@ def _cropped(node: OnnxNode, axes: list[int], resized: Mapping[int, Axis]) -> di
             continue
         old = resized[axis - 1]
         new = cropped[axis - 1] = replace(old, start=start, end=end)
-        if new.target == 1:
+        if new.target == 1 < new.source:
             raise Unsupported(
                 "it crops to a single element, which onnxruntime and ONNX's reference see elsewhere"
             )
