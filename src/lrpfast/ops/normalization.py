@@ -43,6 +43,11 @@ class Normalizing(Op):
 
     kinds: ClassVar[tuple[str, ...]] = ("normalization",)
 
+    @property
+    def has_centre(self) -> bool:
+        """Whether something is subtracted from x."""
+        return False
+
     def statistics(self, x: Array) -> tuple[Array, Array | None]:
         """`a` and `-b / a`, the centre, which broadcast to `x` (n, …); None for a centre that is always zero."""
         raise NotImplementedError
@@ -114,6 +119,10 @@ class Normalization(Normalizing):
             raise ModelError(
                 f"it has {self.groups} groups over axes {self.axes}; axis 0 has to be among them"
             )
+
+    @property
+    def has_centre(self) -> bool:
+        return self.centred
 
     def infer(self, *inputs: Fact) -> Fact:
         (x,) = inputs
