@@ -443,7 +443,8 @@ def test_relevance_of_indices(backend: str) -> None:
         )
     )  # fmt: skip
     x = samples((6,), integers=True)
-    explanation = lrpfast.explain(network, x, 1, "epsilon_plus", backend=backend, dtype=np.float64)
+    options: dict[str, Any] = {"backend": backend, "dtype": np.float64, "on_blowup": "ignore"}
+    explanation = lrpfast.explain(network, x, 1, "epsilon_plus", **options)
     w = network.graph.nodes[-1].op
     assert isinstance(w, Gemm)
     chosen = w.weight[1].reshape(6, 5)[np.arange(6), x.astype(int)]
@@ -535,7 +536,8 @@ def test_patterns_between_layers_are_explained(backend: str) -> None:
     network = lrpfast.load(made)
     assert "LayerNormalization" in kinds(network.canonized()) and "Gelu" in kinds(network.canonized())
     x = normal(3, 4, 5)
-    explanation = lrpfast.explain(network, x, composite="epsilon_plus", backend=backend, dtype=np.float64)
+    options: dict[str, Any] = {"backend": backend, "dtype": np.float64, "on_blowup": "ignore"}
+    explanation = lrpfast.explain(network, x, composite="epsilon_plus", **options)
     assert explanation.conservation.worst < 1e-11
     given = set(explanation.manifest["rules"].values())
     assert "SignalTakesAll()" not in given and "Halves()" not in given
