@@ -353,6 +353,10 @@ NEAR: dict[str, Pattern] = {
         "m = ReduceMean(x, axes=[2]); f = Mul(m, 0.999); d = Sub(x, f); q = Mul(d, d); v = ReduceMean(q, axes=[2]); "
         "e = Add(v, 1e-5); s = Sqrt(e); g = Sub(x, m); y = Div(g, s)", "",
     ),
+    "one statistic too many": Pattern(
+        "m = ReduceMean(x, axes=[2]); k = ReduceMax(x, axes=[2]); a = Add(x, m); b = Add(a, k); q = Mul(x, x); "
+        "v = ReduceMean(q, axes=[2]); e = Add(v, 1e-5); s = Sqrt(e); y = Div(b, s)", "",
+    ),
     "no square": Pattern(LAYER.format(square="Pow(d, 4.0)") + "s = Sqrt(e); y = Div(d, s)", ""),
     "no root": Pattern(LAYER.format(square="Mul(d, d)") + "y = Div(d, e)", ""),
     "means turned": Pattern(
