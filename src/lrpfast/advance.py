@@ -18,17 +18,16 @@ from .ops.gemm import Gemm
 from .ops.movement import Reshape, Transpose
 
 
-def with_affine_in_front(graph: Graph) -> tuple[Graph, list[str]]:
-    """The graph with affine operators moved up to linear layers where they fit, and a line for each."""
-    lines: list[str] = []
+def with_affine_in_front(graph: Graph, changes: list[str]) -> Graph:
+    """The graph with affine operators moved up to linear layers where they fit; a line for each in `changes`."""
     place = 0
     while place < len(graph.nodes):
         moved = _moved_up(graph, graph.nodes[place])
         if moved is not None:
-            lines.append(f"{graph.nodes[place].name}: moved up to the layer before it")
+            changes.append(f"{graph.nodes[place].name}: moved up to the layer before it")
             graph = Graph(graph.inputs, moved, graph.output)
         place += moved is None  # the one in its place is next
-    return graph, lines
+    return graph
 
 
 def _moved_up(graph: Graph, node: Node) -> tuple[Node, ...] | None:

@@ -56,8 +56,7 @@ def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     changes: list[str] = []
     graph = _drop_identities(_rebuilt(graph, graph.nodes, graph.output), changes)
     graph, head = _cut_softmax(find_patterns(graph, changes), changes)
-    graph, moved = with_affine_in_front(graph)
-    changes += moved
+    graph = with_affine_in_front(graph, changes)
     graph = with_transposes_late(graph, changes)
     folding = _Folding(graph, np.dtype(dtype), changes)
     while folding.fold_one():

@@ -63,7 +63,7 @@ INITS = ("logit", "one", "probability")
 """The words for initial relevance."""
 
 SUMS: Mapping[str, type[Norm | AbsNorm]] = {"norm": Norm, "abs": AbsNorm}
-"""The words for how presets share sums and average pooling: by contribution, or by its magnitude."""
+"""The words for how presets share sums, average pooling and interpolation: by contribution, or by its magnitude."""
 
 
 def _all_kinds(op: type[Op] = Op) -> set[str]:
