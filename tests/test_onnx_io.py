@@ -329,11 +329,13 @@ def test_every_reader_is_tested() -> None:
     import shape_forms
     import test_classical
     import test_elementwise
+    import test_normalization
     import test_ops
 
     tables: tuple[Any, ...] = (
-        test_ops.FORMS, test_elementwise.FORMS, test_classical.FORMS, shape_forms.FORMS
+        test_ops.FORMS, test_elementwise.FORMS, shape_forms.FORMS, test_normalization.FORMS, test_classical.FORMS,
     )  # fmt: skip
-    forms = {form[0] for table in tables for form in table.values()} | {"Split", "Concat", "SwiGLU"}
+    forms = {form[0] for table in tables for form in table.values()}
+    forms |= {"Split", "Concat", "SwiGLU", "Equal", "OneHot"}
     assert set(READERS) == forms
     assert Conv in {type(n.op) for n in load_graph(SMALL_NETWORKS["small_cnn"]()).nodes}

@@ -20,6 +20,7 @@ from lrpfast import (
     Gamma,
     Gradient,
     Halves,
+    LNRule,
     Norm,
     Part,
     Pass,
@@ -44,7 +45,7 @@ VALUES: list[Rule] = [
     ZPlus(), ZPlus(0.5), AlphaBeta(), AlphaBeta(1, 0), AlphaBeta(bias=False), Gamma(), Gamma(0.5), ZBox(-1, 1),
     ZBox(-1, 2), ZBox(np.zeros(3), np.ones(3)), ZBox(np.zeros((3, 1)), 1), WSquare(), WSquare(bias=False), Flat(),
     Flat(0.5), Pass(), Norm(), Norm(0.5), AbsNorm(), AbsNorm(0.5), WinnerTakeAll(), Route(), SignalTakesAll(), Halves(),
-    Gradient(), ReLUDeconvNet(), ReLUGuidedBackprop(), CustomRule(max, "mine"),
+    LNRule(), LNRule(0.5), Gradient(), ReLUDeconvNet(), ReLUGuidedBackprop(), CustomRule(max, "mine"),
 ]  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """Canonisation: the same function as a graph on which the rules mean what they should.
 
-BatchNormalization and other affine operators are folded into the linear layer before or after them, zero padding
-into the convolution after it; identities are dropped, transposes moved to where they cancel; a final Softmax,
-LogSoftmax or Sigmoid is cut off; and products are told which factor is their gate. Folding is computed in float64.
+Identities are dropped, layers that an exporter broke up are found again (`patterns`), and a final Softmax,
+LogSoftmax or Sigmoid is cut off. Affine operators are brought to the layers that they belong to, transposes moved to
+where they cancel. Then BatchNormalization and other affine operators are folded into the linear layer before or after
+them, zero padding into the convolution after it, and products are told which factor is their gate. Folding is computed
+in float64.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ import numpy as np
 
 from .advance import with_affine_in_front
 from .gates import with_gates
-from .graph import Graph, Node, prune
-from .ops.activation import Sigmoid
+from .graph import Fact, Graph, Node, prune
+from .ops.activation import Clip, Sigmoid
 from .ops.affine import Affine
-from .ops.base import Array
+from .ops.base import Array, Op
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
-from .ops.movement import Identity, Pad
+from .ops.movement import Expand, Identity, Pad, Reshape, Slice, Transpose
 from .ops.softmax import LogSoftmax, Softmax
+from .patterns import find_patterns
 from .transposes import with_transposes_late
 from .two_logits import with_two_logits
 
@@ -51,8 +54,8 @@ class Canonized:
 def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     """Canonise `graph`; what a fold computes is rounded to `dtype`. Nodes that nothing needs are left out."""
     changes: list[str] = []
-    graph = _rebuilt(graph, graph.nodes, graph.output)
-    graph, head = _cut_softmax(_drop_identities(graph, changes), changes)
+    graph = _drop_identities(_rebuilt(graph, graph.nodes, graph.output), changes)
+    graph, head = _cut_softmax(find_patterns(graph, changes), changes)
     graph = with_affine_in_front(graph, changes)
     graph = with_transposes_late(graph, changes)
     folding = _Folding(graph, np.dtype(dtype), changes)
@@ -72,12 +75,29 @@ def _drop_identities(graph: Graph, changes: list[str]) -> Graph:
     nodes = []
     for node in graph.nodes:
         inputs = tuple(alias.get(name, name) for name in node.inputs)
-        if isinstance(node.op, Identity):
+        if _does_nothing(node.op, graph.facts[node.inputs[0]], graph.facts[node.output]):
             alias[node.output] = inputs[0]
             changes.append(f"{node.name}: dropped, it does nothing")
         else:
             nodes.append(replace(node, inputs=inputs))
     return _rebuilt(graph, nodes, alias.get(graph.output, graph.output)) if alias else graph
+
+
+def _does_nothing(op: Op, x: Fact, z: Fact) -> bool:
+    """Whether the output of an operator is its first input."""
+    if isinstance(op, Identity):
+        return True
+    if x.shape != z.shape:
+        return False
+    if isinstance(op, Affine):
+        return bool((op.scale == 1).all() and not op.shift.any())
+    if isinstance(op, Clip):
+        return op.low == -math.inf and op.high == math.inf
+    if isinstance(op, Transpose):
+        return op.perm == tuple(range(len(op.perm)))
+    if isinstance(op, Slice):
+        return min(op.steps, default=1) > 0
+    return isinstance(op, (Reshape, Expand))
 
 
 def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Head | None]:

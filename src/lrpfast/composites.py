@@ -15,6 +15,8 @@ from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
 from .ops.embedding import Embedding
 from .ops.function import FUNCTIONS
+from .ops.normalization import Normalizing
+from .ops.one_hot import OneHot
 from .parts import Stabilizer
 from .rules import (
     AbsNorm,
@@ -46,12 +48,13 @@ KINDS = {
     "interpolation": "Resize, Upsample: linear and cubic",
     "sum": "Add, Sum",
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
+    "normalization": "LayerNormalization, GroupNormalization, RMSNormalization, LpNormalization, LRN, …",
     "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
     "product": "Mul of two activations, with or without a gate, Div",
     "activation": "Relu, Gelu, Sigmoid, Softmax, … and other functions of one number, as Exp or Pow",
     "max_pool": "MaxPool, GlobalMaxPool",
+    "embedding": "Gather of a table's rows by the network's input, one-hot vectors",
     "winner": "max-pooling, and Max and Min of several activations",
-    "embedding": "Gather of a table's rows by the network's input",
     "movement": "Reshape, Transpose, Concat, …",
 }
 """The words that select operators by kind; an operator's own name (`Conv`) selects it too."""
@@ -227,7 +230,7 @@ def _first_nodes(graph: Graph, selector: Selector) -> set[str]:
 def why_not(rule: Rule, node: Node, graph: Graph) -> str:
     """Why `rule` cannot be used on `node`; empty if it can."""
     family, op = rule.family, node.op
-    if family == "linear" and not isinstance(op, Linear):
+    if family == "linear" and not isinstance(op, (Linear, Normalizing)):
         return "is for linear operators only"
     if family == "same shape":
         shapes = {graph.facts[name].shape for name in (*node.inputs, node.output)}
@@ -235,9 +238,11 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
             return "needs one input, of the output's shape"
     if family not in ("linear", "same shape", "any") and family not in op.kinds:
         return f"is for operators of kind {family} only"
-    if isinstance(rule, Gradient) and isinstance(op, Embedding):
+    if isinstance(rule, Gradient) and isinstance(op, (Embedding, OneHot)):
         return "has no derivative by an index; give it Route(), and record its output for the gradient there"
     if isinstance(rule, ZBox):
+        if isinstance(op, Normalizing):
+            return "is for operators with constant weights only"
         if len(node.inputs) != 1:
             return "is for operators with one input"
         shape = graph.facts[node.inputs[0]].shape
@@ -267,6 +272,7 @@ def _base(stabilizer: float | Stabilizer, sums: str = "norm") -> tuple[tuple[str
         ("average_pool", SUMS[sums](stabilizer)),
         ("interpolation", SUMS[sums](stabilizer)),
         ("affine", Pass()),
+        ("normalization", Pass()),
         ("gating", SignalTakesAll()),
         ("product", Halves()),
         ("activation", Pass()),

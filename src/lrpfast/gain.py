@@ -16,8 +16,9 @@ from .graph import Graph, Node
 from .layout import Stored
 from .ledger import Numbers, scales
 from .ops.base import Array
+from .ops.normalization import Normalizing
 from .parts import Part, Share
-from .rules import Pass, Route, Rule, SharingRule
+from .rules import LNRule, Pass, Route, Rule, SharingRule
 from .steps import Delivery
 
 if TYPE_CHECKING:
@@ -37,11 +38,16 @@ def largest_gain(graph: Graph, node: Node, rule: Rule) -> float:
 
     Rules that are no lists of shares hand on what arrives, no more, if they conserve it.
     """
+    if isinstance(rule, LNRule):
+        return math.inf if isinstance(node.op, Normalizing) and node.op.has_centre else 1.0
     if not isinstance(rule, SharingRule):
         return 1.0
-    x = _POSITIVE if all(graph.facts[name].nonnegative for name in node.inputs) else _BOTH
-    w = _POSITIVE if node.op.has_nonnegative_weights else _BOTH
-    biased = getattr(node.op, "bias", None) is not None or hasattr(node.op, "shift")
+    if isinstance(node.op, Normalizing):  # each output has one contribution, whose sign does not matter
+        x, w, biased = _POSITIVE, _POSITIVE, node.op.has_centre
+    else:
+        x = _POSITIVE if all(graph.facts[name].nonnegative for name in node.inputs) else _BOTH
+        w = _POSITIVE if node.op.has_nonnegative_weights else _BOTH
+        biased = getattr(node.op, "bias", None) is not None or hasattr(node.op, "shift")
     shares = rule.shares()
     return max(
         sum(_share_gain(share, x, w, biased) for share in shares if share.gate in (0, sign)) for sign in _BOTH

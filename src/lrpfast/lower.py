@@ -26,12 +26,14 @@ from .hoist import hoisted
 from .layout import Stored, blocked, canonical, elements, follows, homes, keeps_zero, pools_plainly, three
 from .ledger import PARTS, SUMS, Account, Books
 from .linear_map import LinearMap, linear_map
+from .normalized import share_deviations, share_normalized
 from .ops.activation import Clip, LeakyRelu, Relu
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
 from .ops.extremes import Max, Min
 from .ops.interpolation import Upsample
 from .ops.movement import Identity, Pad, Reshape
+from .ops.normalization import Normalizing
 from .ops.pool import GlobalMaxPool, MaxPool
 from .ops.product import Mul, summed
 from .ops.select import Mask
@@ -41,6 +43,7 @@ from .rules import (
     CustomRule,
     Gradient,
     Halves,
+    LNRule,
     Pass,
     ReLUDeconvNet,
     ReLUGuidedBackprop,
@@ -416,10 +419,11 @@ class Lowering:
     def hand_back(self, node: Node, rule: Rule) -> None:
         """The steps of the rule."""
         if isinstance(rule, SharingRule):
-            share = forms.share_sum if isinstance(node.op, Add) else forms.share_linear
             self.ledger(node)
-            share(self, node, rule)
+            self.share(node, rule)
             self.nothing_left(node)
+        elif isinstance(rule, LNRule):
+            share_deviations(self, node, rule)
         elif isinstance(rule, CustomRule):
             self.host_vjp(node, str(rule), _custom(rule, node), keep_values=True)
         elif isinstance(rule, ReLUDeconvNet):
@@ -441,6 +445,15 @@ class Lowering:
             self.host_vjp(node, f"{node.op.kinds[0]}.vjp", _op_vjp(node), keep_values=values)
             if isinstance(node.op, (Mask, Pad)):
                 self.constants_ledger(node, node.op)
+
+    def share(self, node: Node, rule: SharingRule) -> None:
+        """A sharing rule on whatever is linear, or taken for that."""
+        if isinstance(node.op, Normalizing):
+            share_normalized(self, node, rule)
+        elif isinstance(node.op, Add):
+            forms.share_sum(self, node, rule)
+        else:
+            forms.share_linear(self, node, rule)
 
     def nothing_left(self, node: Node) -> None:
         """Zeros for inputs to which the signs of x and w leave no term of the rule."""

@@ -14,6 +14,7 @@ from .ops.affine import Affine
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Op
 from .ops.movement import Concat, Pad, Transpose
+from .ops.normalization import LpNormalization, Normalization
 
 
 class _Turned(NamedTuple):
@@ -24,7 +25,8 @@ class _Turned(NamedTuple):
 
 
 def with_transposes_late(graph: Graph, changes: list[str]) -> Graph:
-    """The same function with transposes behind affine operators, activations, padding, sums and concatenations.
+    """The same function with transposes behind affine operators, normalisation, activations, padding, sums and
+    concatenations.
 
     Parameters
     ----------
@@ -102,6 +104,8 @@ def _inside(op: Op, perm: tuple[int, ...]) -> Op | None:
         return replace(op, pads=tuple(part[axis] for part in (begins, ends) for axis in inverse))
     if isinstance(op, Concat):
         return Concat(perm[op.axis])
+    if isinstance(op, LpNormalization) or (isinstance(op, Normalization) and op.groups == 1):
+        return replace(op, axes=tuple(sorted(perm[axis] for axis in op.axes)))
     return op if isinstance(op, Add) or (isinstance(op, Elementwise) and op.uniform) else None
 
 

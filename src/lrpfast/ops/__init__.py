@@ -13,6 +13,8 @@ from .function import FUNCTIONS, Function
 from .gemm import Gemm
 from .interpolation import Interpolation, Upsample
 from .movement import Cast, Concat, Expand, Identity, Pad, Reshape, Slice, Transpose
+from .normalization import LRN, LpNormalization, Normalization, Normalizing
+from .one_hot import OneHot
 from .pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from .power import Pow
 from .product import Div, Mul
@@ -31,6 +33,7 @@ OPERATORS: tuple[str, ...] = tuple(sorted((*READERS, *FOLDED)))
 __all__ = [
     "FOLDED",
     "FUNCTIONS",
+    "LRN",
     "OPERATORS",
     "READERS",
     "Add",
@@ -61,12 +64,16 @@ __all__ = [
     "LeakyRelu",
     "Linear",
     "LogSoftmax",
+    "LpNormalization",
     "Mask",
     "Max",
     "MaxPool",
     "Min",
     "Movement",
     "Mul",
+    "Normalization",
+    "Normalizing",
+    "OneHot",
     "Op",
     "PRelu",
     "Pad",

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..graph import Fact
-from .affine import of_sample
-from .arithmetic import expanded, one_shape
+from .affine import expanded, of_sample
+from .arithmetic import one_shape
 from .base import Array, Movement
 from .parameters import check_broadcast, parameter
 from .product import broadcast_inputs
