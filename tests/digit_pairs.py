@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lrpfast import Dense, Network, ReLU, Sequential
+from lrpfast import Composite, Dense, Network, Pass, ReLU, Sequential, ZPlus, composite
 
 Array = NDArray[np.float64]
 
@@ -35,6 +35,17 @@ DETECTORS, POOLED = 100, 4
 
 WRITERS = 1200
 """Digits before this one are for training; those after it are by other writers."""
+
+
+EXACT = 1e-12
+"""A stabilizer that takes nothing."""
+
+RULES = {
+    "w2": composite("deep_taylor", stabilizer=EXACT),
+    "z+": Composite("z+", [("linear", ZPlus(EXACT, bias=False)), ("activation", Pass())]),
+    "zB": composite("deep_taylor_bounded", low=LOW, high=HIGH, stabilizer=EXACT),
+}
+"""Deep Taylor decomposition by its rule for the input; all else is z⁺."""
 
 
 @dataclass(frozen=True)
