@@ -60,7 +60,7 @@ def ones(*shape: int) -> Array:
 
 def evaluate(graph: Graph, x: Array) -> Array:
     """The output of a graph, each node run by its operator's `forward`."""
-    values = {graph.input: x}
+    values = dict.fromkeys(graph.inputs, x)
     for n in graph.nodes:
         values[n.output] = n.op.forward(*(values[name] for name in n.inputs))
         assert values[n.output].shape == (len(x), *graph.facts[n.output].shape)

@@ -29,7 +29,7 @@ from lrpfast import (
     Softmax,
 )
 from lrpfast.canonize import Canonized, canonize
-from lrpfast.graph import Graph, Node
+from lrpfast.graph import Fact, Graph, Node
 from lrpfast.ops import Add, Affine, Conv, Gemm, Identity
 from lrpfast.original import digest
 
@@ -49,7 +49,7 @@ def norm(channels: int) -> Any:
 
 def values(graph: Graph, x: np.ndarray) -> np.ndarray:
     """The graph's output by the operators' own definitions."""
-    arrays = {graph.input: x}
+    arrays = dict.fromkeys(graph.inputs, x)
     for node in graph.nodes:
         arrays[node.output] = node.op.forward(*(arrays[name] for name in node.inputs))
     return arrays[graph.output]
@@ -205,7 +205,7 @@ def test_identities_are_dropped() -> None:
     canonized = check(network)
     assert kinds(canonized) == ["Gemm", "Relu"]
     assert canonized.changes == tuple(f"Identity_{i}: dropped, it does nothing" for i in (0, 2, 4))
-    assert canonized.graph.input == network.graph.input
+    assert canonized.graph.inputs == network.graph.inputs
     only = check(Sequential(Identity(), input_shape=(6,)))
     assert kinds(only) == []
 
@@ -281,7 +281,7 @@ def test_nodes_that_nothing_needs_are_left_out() -> None:
         Node("dense", Dense(normal(4, 6)), ("x",), "y"),
         Node("spare", Affine(normal(4), normal(4)), ("y",), "z"),
     )
-    network = Network(Graph("x", (6,), nodes, "y"))
+    network = Network(Graph({"x": Fact((6,))}, nodes, "y"))
     canonized = check(network)
     assert [node.name for node in canonized.graph.nodes] == ["dense"]
     explanation = lrpfast.explain(network, normal(2, 6))

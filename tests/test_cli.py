@@ -518,7 +518,7 @@ def test_check_shows_a_box_composite_without_bounds(run: Run) -> None:
 
 def test_inspect_prints_the_stages(run: Run) -> None:
     graph = succeeded(run("inspect", "@mlp.onnx")).stdout.splitlines()
-    assert graph[1:3] == ["(input)                       8", "gemm_0     Gemm     (input)   16"]
+    assert graph[1:3] == ["(x)                           8", "gemm_0     Gemm     (x)       16"]
     assert graph[-1] == "softmax_6  Softmax  add_5     5       ≥ 0"
     canonized = succeeded(run("inspect", "@mlp.onnx", "--stage", "canonized")).stdout
     assert "softmax_6: cut off; relevance starts at the logits\n" in canonized

@@ -46,7 +46,7 @@ from lrpfast import (
     composite,
 )
 from lrpfast.composites import assign
-from lrpfast.graph import Graph, Node
+from lrpfast.graph import Fact, Graph, Node
 from lrpfast.ops import Add, Affine
 
 RNG = np.random.default_rng(0)
@@ -244,7 +244,7 @@ def test_first_is_by_path_and_not_by_order_of_registration() -> None:
         Node("add", Add(), ("c", "d"), "y"),
     )
     for order in (nodes, (nodes[3], *nodes[:3], nodes[4])):
-        graph = Graph("x", (3,), order, "y")
+        graph = Graph({"x": Fact((3,))}, order, "y")
         found = assign(composite("epsilon_plus_flat"), graph)
         flat = {name for name, given in found.items() if given.rule == Flat()}
         assert flat == {"early", "parallel"}

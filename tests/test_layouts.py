@@ -36,7 +36,7 @@ def explained(plan: Plan, x: np.ndarray, initial: np.ndarray | None = None) -> l
     with plan.workspace(len(x)) as run:
         run.memory[...] = 255
         output = run.forward(x)
-        found = [output, run.vjp(output if initial is None else initial)]
+        found = [output, *run.vjp(output if initial is None else initial)]
         rows = [(r.r_in, r.r_out, r.bias, r.stabilizer, r.dead) for r in run.settle()]
         return [*found, *run.recorded().values(), np.array(rows)]
 

@@ -287,7 +287,7 @@ def test_names() -> None:
         "mean/Reshape",
     ]
     assert [type(n.op) for n in graph.nodes[-2:]] == [GlobalAveragePool, Reshape]
-    assert graph.input == "x"
+    assert list(graph.inputs) == ["x"]
     assert graph.output == "y"
 
 
@@ -298,7 +298,8 @@ def test_open_shape_needs_input_shape() -> None:
     model = model_of([node("GlobalAveragePool", "x")], ("n", 3, "h", "w"))
     with pytest.raises(ModelError, match=r"\(n, 3, h, w\).*input_shape=\(3, …, …\)"):
         load_graph(model)
-    assert load_graph(model, (3, 5, 6)).input_shape == (3, 5, 6)
+    assert load_graph(model, (3, 5, 6)).inputs["x"].shape == (3, 5, 6)
+    assert load_graph(model, {"x": (3, 5, 6)}).inputs["x"].shape == (3, 5, 6)
     with pytest.raises(ModelError, match=r"input_shape=\(4, 5, 6\) does not fit"):
         load_graph(model, (4, 5, 6))
     with pytest.raises(ModelError, match="does not fit"):

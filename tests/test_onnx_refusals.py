@@ -157,7 +157,7 @@ INVALID: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
         [node("Relu", "x", "a"), node("Tanh", "x", "a"), node("Relu", "a")], {},
         "'a', which is written already",
     ),
-    "Constant": ([node("Identity", "c")], {"c": ones(3)}, "'y' does not depend on its input 'x'"),
+    "Constant": ([node("Identity", "c")], {"c": ones(3)}, "'y' does not depend on its inputs \\['x'\\]"),
     "Clip-order": ([node("Clip", "x a b")], {"a": 2.0, "b": 1.0}, "low is 2.0 and high 1.0"),
 }  # fmt: skip
 
@@ -178,14 +178,18 @@ def test_declarations_that_are_refused() -> None:
     for opset in (6, onnx.defs.onnx_opset_version() + 1):
         with pytest.raises(ModelError, match=rf"opset {opset}; expected 7 to"):
             load_graph(relu_model(opset=opset))
+    with pytest.raises(ModelError, match=r"2 outputs, y, x; say which.*output="):
+        load_graph(relu_model(outputs=("y", "x")))
+    with pytest.raises(ModelError, match="no output or other array 'z'; its outputs are y"):
+        load_graph(relu_model(), output="z")
+    with pytest.raises(ModelError, match=r"type BOOL.*real numbers"):
+        load_graph(relu_model(elem_type=TensorProto.BOOL))
     two = relu_model()
     two.graph.input.append(helper.make_tensor_value_info("mask", 1, ["n", 3]))
-    with pytest.raises(ModelError, match=r"2 inputs \['x', 'mask'\]; expected one.*extract_model"):
-        load_graph(two)
-    with pytest.raises(ModelError, match=r"2 outputs \['y', 'x'\]"):
-        load_graph(relu_model(outputs=("y", "x")))
-    with pytest.raises(ModelError, match=r"type INT64.*floating-point"):
-        load_graph(relu_model(elem_type=TensorProto.INT64))
+    with pytest.raises(ModelError, match=r"2 inputs; name them: input_shape=\{'x': \(…\), 'mask': \(…\)\}"):
+        load_graph(two, (3,))
+    with pytest.raises(ModelError, match=r"input_shape names 'z'; its inputs are x, mask"):
+        load_graph(two, {"z": (3,)})
     with pytest.raises(ModelError, match=r"\(5\); expected a batch axis"):
         load_graph(model_of([node("Relu", "x")], (5,)))
     foreign = relu_model()

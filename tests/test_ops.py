@@ -62,7 +62,7 @@ def check_model(model: onnx.ModelProto, x: Array) -> Graph:
 
 
 def check_vjps(graph: Graph, x: Array) -> None:
-    values = {graph.input: x}
+    values = dict.fromkeys(graph.inputs, x)
     for n in graph.nodes:
         inputs = tuple(values[name] for name in n.inputs)
         values[n.output] = n.op.forward(*inputs)

@@ -103,7 +103,7 @@ def interpreted(
     graph: Graph, rules: Mapping[str, Rule], x: np.ndarray, initial: np.ndarray
 ) -> dict[str, Any]:
     """The relevance of every array of the graph."""
-    values = {graph.input: x}
+    values = dict.fromkeys(graph.inputs, x)
     for node in graph.nodes:
         values[node.output] = node.op.forward(*(values[name] for name in node.inputs))
     relevance: dict[str, Any] = {name: np.zeros_like(value) for name, value in values.items()}
@@ -211,7 +211,8 @@ def check(network: Network, composite: Composite, seed: int, n: int) -> None:
         expected = interpreted(graph, rules, x, initial)
         assert explanation.conservation.worst < 1e-11
         found = {node.output: explanation.layers[node.name] for node in graph.nodes}
-        found[graph.input] = explanation.relevance / x if composite.times_input else explanation.relevance
+        (name,) = graph.inputs
+        found[name] = explanation.relevance / x if composite.times_input else explanation.relevance
         for name, relevance in found.items():
             tolerance = 1e-8 * max(np.abs(expected[name]).max(), np.abs(initial).max())
             np.testing.assert_allclose(relevance, expected[name], rtol=0, atol=tolerance, err_msg=name)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,17 +15,21 @@ from .composites import Composite, Selector, assign
 from .composites import composite as make_composite
 from .errors import InputError, RuleError
 from .explanation import Explanation
+from .feeds import Arrays, as_array, as_finite, check_feed
 from .graph import Fact, Graph, Node
 from .lower import lower
 from .memory import memory_limit
-from .network import Network, as_array, as_finite, check_input, real_dtype, thread_count
+from .network import Network, real_dtype, thread_count
 from .ops.base import Array, Op
 from .prepared import Prepared, prepare
 from .rules import Rule
 from .steps import Step
 
+if TYPE_CHECKING:
+    from .onnx_io import InputShape
 
-def load(source: Any, input_shape: tuple[int, ...] | None = None) -> Network:
+
+def load(source: Any, input_shape: InputShape | None = None, *, output: str | None = None) -> Network:
     """Read a network from an ONNX model.
 
     Parameters
@@ -34,25 +38,28 @@ def load(source: Any, input_shape: tuple[int, ...] | None = None) -> Network:
         Weights in external files are read from the model's own folder only. Keep the files as they are:
         weights that are replaced before a network runs (batch normalisation is folded) are not kept in
         memory but read again if they are asked for; what has changed by then is refused.
-    input_shape : tuple of int, optional
+    input_shape : tuple of int, or mapping of input name to tuple of int, optional
         Shape of one sample, without the batch axis; needed where the model leaves it open.
+    output : str, optional
+        Which output to explain: the name of one of the model's, or of any array that it computes. Needed
+        where the model has several.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ModelError
-        It is not an ONNX model, is damaged, or holds NaN.
+        It is not an ONNX model, is damaged, or holds NaN; or it is not said which output is meant.
     UnsupportedOperatorError
         It uses operators that are not among `lrpfast.OPERATORS`; all of them are listed.
     """
     from .onnx_io import load_graph
 
     if not isinstance(source, (str, os.PathLike)):
-        return Network(load_graph(source, input_shape))
+        return Network(load_graph(source, input_shape, output))
     path = os.path.abspath(os.fsdecode(source))  # the process may go to another folder
-    read = partial(load_graph, path, input_shape)
-    return Network(load_graph(source, input_shape), os.path.basename(os.fsdecode(source)), read)
+    read = partial(load_graph, path, input_shape, output)
+    return Network(read(), os.path.basename(os.fsdecode(source)), read)
 
 
 class Explainer:
@@ -111,7 +118,7 @@ class Explainer:
         self.record = (record,) if isinstance(record, str) else tuple(record)
         self.max_memory = memory_limit(max_memory)
         self._lock = threading.Lock()
-        self._made: dict[tuple[tuple[int, ...], bool], Prepared] = {}
+        self._made: dict[tuple[tuple[Fact, ...], bool], Prepared] = {}
         if network.is_bound:
             self._prepared(network).plan.pieces(1, self.max_memory)
 
@@ -131,7 +138,7 @@ class Explainer:
 
     def _prepared(self, network: Network, keep: bool = False) -> Prepared:
         """What is needed for inputs of the network's shape, made at its first use."""
-        key = network.input_shape, keep
+        key = tuple(network.inputs.values()), keep
         found = self._made.get(key)
         if found is not None:
             return found
@@ -184,11 +191,11 @@ class Explainer:
             NaN or infinity in `x`, in the prediction or in the relevance.
         """
         threads, limit = self._limits(threads, max_memory)
-        network, x = self._checked(x)
+        network, inputs = self._checked(x)
         prepared = self._prepared(network)
-        asked = prepared.ask(target, init, len(x))
+        asked = prepared.ask(target, init, len(inputs[0]))
         with self.backend.limit_threads(threads):
-            (explanation,) = prepared.explanations(x, [asked], limit)
+            (explanation,) = prepared.explanations(inputs, [asked], limit)
         return explanation
 
     def several(
@@ -232,12 +239,12 @@ class Explainer:
         >>> cat, dog = explain.several(x, [281, 207])  # doctest: +SKIP
         """
         threads, limit = self._limits(threads, max_memory)
-        network, x = self._checked(x)
+        network, inputs = self._checked(x)
         wanted = _as_list("targets", targets, "one or more targets, such as [281, 207]")
         prepared = self._prepared(network, keep=True)
-        asked = [prepared.ask(target, init, len(x)) for target in wanted]
+        asked = [prepared.ask(target, init, len(inputs[0])) for target in wanted]
         with self.backend.limit_threads(threads):
-            return prepared.explanations(x, asked, limit)
+            return prepared.explanations(inputs, asked, limit)
 
     def profile(self, x: Any, target: Any = None, init: Any = None) -> list[tuple[Step, float]]:
         """Where the time of an explanation goes.
@@ -253,17 +260,16 @@ class Explainer:
         list of (Step, float)
             The plan's steps in the order in which they run, each with the seconds that it took.
         """
-        network, x = self._checked(x)
+        network, inputs = self._checked(x)
         prepared = self._prepared(network)
-        asked = prepared.ask(target, init, len(x))
+        asked = prepared.ask(target, init, len(inputs[0]))
         with self.backend.limit_threads(self.threads):
-            return prepared.times(x, asked, self.max_memory)
+            return prepared.times(inputs, asked, self.max_memory)
 
-    def _checked(self, x: Any) -> tuple[Network, Array]:
-        """The network for arrays like `x`, and `x` as it takes it."""
-        x = as_array("x", x)
-        network = self.network.at(x.shape[1:])
-        return network, check_input(network, x, self.dtype)
+    def _checked(self, x: Any) -> tuple[Network, Arrays]:
+        """The network for arrays like `x`, and its inputs."""
+        network = self.network.bound(x)
+        return network, check_feed(network.name, network.inputs, x, self.dtype)
 
     def _limits(self, threads: int | None, max_memory: int | str | None) -> tuple[int | None, int | None]:
         """What holds for one call: its own limits, or the explainer's."""
@@ -348,14 +354,13 @@ def compare(
     chosen = [make_composite(composite) for composite in named]
     kernels, dtype, threads = backends.get(backend), real_dtype(dtype), thread_count(threads)
     limit = memory_limit(max_memory)
-    x = as_array("x", x)
-    network = network.at(x.shape[1:])
-    x = check_input(network, x, dtype)
+    network = network.bound(x)
+    inputs = check_feed(network.name, network.inputs, x, dtype)
     record = (record,) if isinstance(record, str) else tuple(record)
     with kernels.limit_threads(threads):
         prepared = prepare(network, chosen, kernels, dtype, record, keep=True)
-        asked = [prepared.ask(target, init, len(x), which) for which in range(len(chosen))]
-        return prepared.explanations(x, asked, limit)
+        asked = [prepared.ask(target, init, len(inputs[0]), which) for which in range(len(chosen))]
+        return prepared.explanations(inputs, asked, limit)
 
 
 def propagate(
@@ -412,36 +417,23 @@ def propagate(
 def _propagate(
     rule: Rule, op: Op, arrays: list[Array], r: Array, backend: Any, dtype: np.dtype[Any]
 ) -> tuple[Array, ...]:
-    """One layer as a network whose inputs are slices of one long vector."""
+    """One layer as a network."""
     from .composites import why_not
-    from .ops.movement import Reshape, Slice
 
     n = len(arrays[0])
-    sizes = [int(np.prod(a.shape[1:])) for a in arrays]
-    starts = np.cumsum([0, *sizes])
-    nodes: list[Node] = []
-    names = []
-    for i, a in enumerate(arrays):
-        piece = "x"
-        if len(arrays) > 1:
-            piece = f"piece{i}"
-            nodes.append(Node(piece, Slice((int(starts[i]),), (1,), (sizes[i],)), ("x",), piece))
-        nodes.append(Node(f"input{i}", Reshape(a.shape[1:]), (piece,), f"x{i}"))
-        names.append(f"x{i}")
-    nodes.append(Node("layer", op, tuple(names), "z"))
-    graph = Graph("x", (int(starts[-1]),), tuple(nodes), "z")
-    problem = why_not(rule, nodes[-1], graph)
+    inputs = {f"x{i}": Fact(a.shape[1:]) for i, a in enumerate(arrays)}
+    layer = Node("layer", op, tuple(inputs), "z")
+    graph = Graph(inputs, (layer,), "z")
+    problem = why_not(rule, layer, graph)
     if problem:
         raise RuleError(f"{rule} {problem}; the layer is {op.kinds[0]}")
-    x = np.concatenate([a.reshape(n, -1) for a in arrays], axis=1)
     if r.shape != (n, *graph.output_shape):
         raise InputError(f"r has shape {r.shape}; the layer's output has {(n, *graph.output_shape)}")
     composite = Composite("propagate", ((Selector(name="layer"), rule),))
     plan = lower(graph, assign(composite, graph), backend, dtype)
     r = as_finite("r", r, dtype)
     with plan.workspace(n) as run:
-        run.forward(x)
+        run.forward(*arrays)
         relevance = run.vjp(r)
         run.settle()
-    pieces = np.split(relevance, starts[1:-1], axis=1)
-    return tuple(p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True))
+    return relevance

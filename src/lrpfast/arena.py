@@ -56,7 +56,7 @@ def laid_out(draft: Draft) -> tuple[Draft, int]:
             back,
             steps=tuple(step.moved(move) for step in back.steps),
             initial=move(back.initial),
-            relevance=move(back.relevance),
+            relevance=tuple(map(move, back.relevance)),
             recorded={name: move(view) for name, view in back.recorded.items()},
             numbers=tuple(map(move, back.numbers)),
         )
@@ -64,7 +64,7 @@ def laid_out(draft: Draft) -> tuple[Draft, int]:
     forward = tuple(step.moved(move) for step in draft.forward)
     backs = tuple(map(moved, draft.backs))
     return replace(
-        draft, forward=forward, input=move(draft.input), output=move(draft.output), backs=backs
+        draft, forward=forward, inputs=tuple(map(move, draft.inputs)), output=move(draft.output), backs=backs
     ), end
 
 
@@ -89,7 +89,8 @@ def _places(draft: Draft, elsewhere: frozenset[str]) -> dict[str, Place]:
             else:
                 new(view, time)
 
-    new(draft.input, 0)
+    for view in draft.inputs:
+        new(view, 0)
     for time, step in enumerate(draft.forward):
         add(step, time)
     start = len(draft.forward)
@@ -118,7 +119,9 @@ def _last_uses(draft: Draft) -> dict[str, int]:
         end += len(back.steps)
         last.update((view.array, end) for view in back.results())
     if draft.keeps:  # what the forward pass makes for a pass back is to be there for the next one
-        made = {draft.input.array, *(name for step in draft.forward for name in step.writes())}
+        made = {view.array for view in draft.inputs} | {
+            *(name for step in draft.forward for name in step.writes())
+        }
         last.update((name, end) for name in made if last.get(name, 0) >= before)
     return last
 

@@ -65,18 +65,21 @@ def profile_rows(
     return rows
 
 
-def densities(graph: Graph, x: Array, relevance: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
+def densities(
+    graph: Graph, inputs: Sequence[Array], relevance: Mapping[str, Array]
+) -> dict[str, tuple[float, float]]:
     """Which share of each node's inputs, and of the relevance of its output, is not zero.
 
     Parameters
     ----------
     graph : Graph
         The canonised network.
-    x : array (n, *graph.input_shape)
+    inputs : sequence of array
+        Of the network, each with a batch axis in front.
     relevance : mapping of node name to array
         The relevance of all nodes' outputs.
     """
-    arrays = {graph.input: x}
+    arrays = dict(zip(graph.inputs, inputs, strict=True))
     found = {}
     with np.errstate(all="ignore"):
         for node in graph.nodes:

@@ -1,8 +1,8 @@
 """Canonisation: the same function as a graph on which the rules mean what they should.
 
 BatchNormalization and other affine operators are folded into the linear layer before or after them,
-zero padding into the convolution after it, identities are dropped, and a final Softmax is cut off.
-Folding is computed in float64.
+zero padding into the convolution after it, identities are dropped, a final Softmax is cut off, and products are
+told which factor is their gate. Folding is computed in float64.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .gates import with_gates
 from .graph import Graph, Node, prune
 from .ops.affine import Affine
 from .ops.base import Array
@@ -49,11 +50,12 @@ def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     folding = _Folding(graph, np.dtype(dtype), changes)
     while folding.fold_one():
         pass
-    return Canonized(_rebuilt(graph, folding.nodes, graph.output), head, tuple(changes))
+    nodes, gates = with_gates(_rebuilt(graph, folding.nodes, graph.output))
+    return Canonized(_rebuilt(graph, nodes, graph.output), head, (*changes, *gates))
 
 
 def _rebuilt(graph: Graph, nodes: Iterable[Node], output: str) -> Graph:
-    return Graph(graph.input, graph.input_shape, prune(output, nodes), output)
+    return Graph(graph.inputs, prune(output, nodes), output)
 
 
 def _drop_identities(graph: Graph, changes: list[str]) -> Graph:
@@ -121,7 +123,7 @@ class _Folding:
         readers = self.consumers[node.output]
         # An affine operator on the network's input is its preprocessing: it stays, since folding it
         # would move the zero from which the first layer's contributions are counted.
-        if len(readers) != 1 or node.inputs[0] == self.graph.input or node.output == self.graph.output:
+        if len(readers) != 1 or node.inputs[0] in self.graph.inputs or node.output == self.graph.output:
             return False
         (after,) = readers
         op = _before(affine, after.op, self.shape(node.output), self.dtype)

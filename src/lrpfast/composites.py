@@ -13,6 +13,7 @@ import numpy as np
 from .errors import CompositeError, RuleError
 from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
+from .ops.embedding import Embedding
 from .parts import Stabilizer
 from .rules import (
     AlphaBeta,
@@ -20,6 +21,7 @@ from .rules import (
     Flat,
     Gamma,
     Gradient,
+    Halves,
     Norm,
     Pass,
     ReLUDeconvNet,
@@ -27,6 +29,7 @@ from .rules import (
     Route,
     Rule,
     SharingRule,
+    SignalTakesAll,
     WinnerTakeAll,
     WSquare,
     ZBox,
@@ -40,8 +43,11 @@ KINDS = {
     "average_pool": "AveragePool, GlobalAveragePool",
     "sum": "Add, Sum",
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
+    "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
+    "product": "Mul of two activations, with or without a gate, Div",
     "activation": "Relu, Clip, Sigmoid, Softmax, …",
     "max_pool": "MaxPool, GlobalMaxPool",
+    "embedding": "Gather of a table's rows by the network's input",
     "movement": "Reshape, Transpose, Concat, …",
 }
 """The words that select operators by kind; an operator's own name (`Conv`) selects it too."""
@@ -219,8 +225,10 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
         shapes = {graph.facts[name].shape for name in (*node.inputs, node.output)}
         if len(node.inputs) != 1 or len(shapes) != 1:
             return "needs one input, of the output's shape"
-    if family in ("activation", "max_pool", "movement") and family not in op.kinds:
+    if family not in ("linear", "same shape", "any") and family not in op.kinds:
         return f"is for operators of kind {family} only"
+    if isinstance(rule, Gradient) and isinstance(op, Embedding):
+        return "has no derivative by an index; give it Route(), and record its output for the gradient there"
     if isinstance(rule, ZBox):
         if len(node.inputs) != 1:
             return "is for operators with one input"
@@ -248,6 +256,8 @@ def _base(stabilizer: float | Stabilizer) -> tuple[tuple[str, Rule], ...]:
         ("sum", Norm(stabilizer)),
         ("average_pool", Norm(stabilizer)),
         ("affine", Pass()),
+        ("gating", SignalTakesAll()),
+        ("product", Halves()),
         ("activation", Pass()),
     )
 
@@ -317,7 +327,7 @@ def _deep_taylor(name: str, doc: str, first: Rule, stabilizer: float | Stabilize
     return _preset(
         name, doc,
         [(Selector("linear", first=True), first), ("linear", plus), ("sum", plus), ("average_pool", plus),
-         ("affine", Pass()), ("activation", Pass())],
+         *_base(stabilizer)],
     )  # fmt: skip
 
 
@@ -370,8 +380,7 @@ def excitation_backprop(stabilizer: float | Stabilizer = 1e-6) -> Composite:
     """Excitation backprop (Zhang et al. 2018): z⁺ without bias; the target starts with 1."""
     return _preset(
         "excitation_backprop", "excitation backprop: z⁺ without bias",
-        [("linear", ZPlus(stabilizer, bias=False)), ("sum", Norm(stabilizer)),
-         ("average_pool", Norm(stabilizer)), ("affine", Pass()), ("activation", Gradient())],
+        [("linear", ZPlus(stabilizer, bias=False)), ("activation", Gradient()), *_base(stabilizer)],
         init="one",
     )  # fmt: skip
 

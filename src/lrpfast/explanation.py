@@ -93,8 +93,9 @@ class Explanation:
 
     Attributes
     ----------
-    relevance : array, shape of x
-        Positive where an input spoke for the target, negative where it spoke against it.
+    relevance : array, shape of x, or a mapping of input name to array
+        Positive where an input spoke for the target, negative where it spoke against it. A mapping where the
+        network has several inputs.
     output : array (n, ...)
         What the network computed for the target to be chosen from: logits, where it ends in a Softmax.
     probabilities : array (n, classes) or None
@@ -109,7 +110,7 @@ class Explanation:
         What made this explanation: model hash, composite, rule per node, versions, backend, dtype.
     """
 
-    relevance: Array
+    relevance: Array | Mapping[str, Array]
     output: Array
     probabilities: Array | None
     target: Array
@@ -118,21 +119,44 @@ class Explanation:
     manifest: Mapping[str, Any] = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.relevance)
+        return len(self.output)
 
-    def image(self, index: int = 0, **options: Any) -> Image:
+    def relevance_of(self, name: str | None = None) -> Array:
+        """The relevance of one input.
+
+        Parameters
+        ----------
+        name : str, optional
+            Which input; needed only where the network has several.
+
+        Raises
+        ------
+        InputError
+            There is no such input, or several and no name.
+        """
+        if not isinstance(self.relevance, Mapping):
+            if name is None:
+                return self.relevance
+            raise InputError(f"input={name!r}, but there is only one input: leave it out")
+        if name is None or name not in self.relevance:
+            raise InputError(f"input={name!r}; expected one of {', '.join(self.relevance)}")
+        return self.relevance[name]
+
+    def image(self, index: int = 0, *, input: str | None = None, **options: Any) -> Image:
         """Draw one sample's relevance as a heatmap (needs Pillow).
 
         Parameters
         ----------
         index : int, default 0
             Which sample.
+        input : str, optional
+            Which input, where the network has several.
         **options
             As for `lrpfast.image.render`: ``photo``, ``mode``, ``cmap``, ``clip``, ….
         """
         from .image import render
 
-        return render(self.relevance[index], **options)
+        return render(self.relevance_of(input)[index], **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to an `.npz` file, whole or not at all.
@@ -142,13 +166,18 @@ class Explanation:
         OutputError
             The file cannot be written.
         """
-        arrays = {"relevance": self.relevance, "output": self.output, "target": self.target}
+        arrays = {"output": self.output, "target": self.target}
+        inputs = list(self.relevance) if isinstance(self.relevance, Mapping) else []
+        if isinstance(self.relevance, Mapping):
+            arrays.update({f"relevance_{i}": self.relevance[name] for i, name in enumerate(inputs)})
+        else:
+            arrays["relevance"] = self.relevance
         if self.probabilities is not None:
             arrays["probabilities"] = self.probabilities
         names = list(self.layers)
         arrays.update({f"layer_{i}": self.layers[name] for i, name in enumerate(names)})
         rows = [asdict(row) for row in self.conservation]
-        meta = {"manifest": dict(self.manifest), "layers": names, "conservation": rows}
+        meta = {"manifest": dict(self.manifest), "inputs": inputs, "layers": names, "conservation": rows}
         with whole_file(path) as file:
             np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
 
@@ -166,8 +195,9 @@ class Explanation:
         try:
             with np.load(path, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
+                named = {name: file[f"relevance_{i}"] for i, name in enumerate(meta["inputs"])}
                 return cls(
-                    relevance=file["relevance"],
+                    relevance=named or file["relevance"],
                     output=file["output"],
                     probabilities=file.get("probabilities"),
                     target=file["target"],

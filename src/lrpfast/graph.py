@@ -24,10 +24,13 @@ class Fact:
         Shape of one sample; the batch axis in front of it is not counted.
     nonnegative : bool
         True where every element is known to be ≥ 0 (after a ReLU, say). Rules get cheaper then.
+    integer : bool
+        True for arrays of an integer type, such as the indices of words; they are computed with as floats.
     """
 
     shape: tuple[int, ...]
     nonnegative: bool = False
+    integer: bool = False
 
     @property
     def size(self) -> int:
@@ -62,24 +65,37 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which they can be computed, from one input to one output.
+    """Nodes in an order in which they can be computed, from one or several inputs to one output.
 
     Building a graph infers and checks the facts of all arrays.
+
+    Attributes
+    ----------
+    inputs : mapping of name to Fact
+        What is known of each input, in the order in which callers give them.
+    nodes : tuple of Node
+    output : str
+    facts : mapping of name to Fact
+        What is known of every array.
 
     Raises
     ------
     ModelError
-        A name is used twice, read before it is written, or shapes do not fit.
+        There is no input, a name is used twice, read before it is written, or shapes do not fit.
     """
 
-    input: str
-    input_shape: tuple[int, ...]
+    inputs: Mapping[str, Fact]
     nodes: tuple[Node, ...]
     output: str
     facts: Mapping[str, Fact] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        facts = {self.input: Fact(checked_shape(self.input_shape))}
+        if not self.inputs:
+            raise ModelError("the graph has no input")
+        object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
+        for fact in self.inputs.values():
+            checked_shape(fact.shape)
+        facts = dict(self.inputs)
         names: set[str] = set()
         for node in self.nodes:
             if node.name in names:
@@ -100,7 +116,7 @@ class Graph:
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:
-        """The node that writes each array (the graph's input has none)."""
+        """The node that writes each array (inputs have none)."""
         return MappingProxyType({node.output: node for node in self.nodes})
 
     @cached_property
@@ -127,8 +143,9 @@ def checked_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def infer(op: Op, *inputs: Fact) -> Fact:
     """What is known of an operator's output; raises `ModelError` if it does not take these inputs."""
-    if len(inputs) != 1 and not (inputs and op.several):
-        raise ModelError(f"it takes one array, but reads {len(inputs)}")
+    if not (len(inputs) == op.arity or (inputs and op.arity is None)):
+        counts = {None: "one array or more", 1: "one array", 2: "two arrays"}
+        raise ModelError(f"it takes {counts.get(op.arity, f'{op.arity} arrays')}, but reads {len(inputs)}")
     return op.infer(*inputs)
 
 

@@ -254,7 +254,7 @@ class Builder:
 
     def network(self, output: str, name: str = "network") -> Network:
         """The network that ends in `output`."""
-        return Network(Graph(self.input, self.input_shape, prune(output, self._nodes), output), name)
+        return Network(Graph({self.input: Fact(self.input_shape)}, prune(output, self._nodes), output), name)
 
 
 def Sequential(*layers: Layer, input_shape: tuple[int, ...] | None = None, name: str = "network") -> Network:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .graph import Graph
-from .ops.activation import Clip, LeakyRelu, Relu
+from .graph import Graph, Node
 from .ops.affine import Affine
 from .ops.arithmetic import Add
-from .ops.base import Op
+from .ops.base import Elementwise
 from .ops.conv import Conv, ConvTranspose
 from .ops.movement import Identity
 from .ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from .ops.product import Div, Mul
 from .steps import View
 
 Ints = tuple[int, ...]
@@ -75,9 +75,10 @@ class Stored:
     def view(self, shape: Ints, rows: int = 1) -> View:
         return View(self.name, shape, rows, self.dtype)
 
-    def host(self) -> View:
-        """As NumPy functions see it: like a sample, or if it is not plain just its elements."""
-        return self.view(self.shape if self.lanes == 1 else elements(self.shape, self.lanes))
+    def host(self, lanes: int = 1) -> View:
+        """As NumPy functions see it: like a sample; among arrays in lanes, as its elements in as many."""
+        lanes = max(lanes, self.lanes)
+        return self.view(self.shape if lanes == 1 else elements(self.shape, lanes))
 
     def elements(self) -> View:
         """As elementwise kernels see it."""
@@ -89,25 +90,30 @@ class Stored:
 
 def homes(graph: Graph, lanes: int) -> Mapping[str, int]:
     """The lanes of each value's home layout, for a backend that likes `lanes` best."""
-    found = {graph.input: 1}
+    found = dict.fromkeys(graph.inputs, 1)
     for node in graph.nodes:
         shape = graph.facts[node.output].shape
         home = 1
         if isinstance(node.op, BLOCKED):
             home = lanes
-        elif _follows(node.op, shape):
+        elif follows(node, graph, lanes):
             home = max(found[name] for name in node.inputs)
         found[node.output] = canonical(shape, home)
     return found
 
 
-def _follows(op: Op, shape: Ints) -> bool:
+def follows(node: Node, graph: Graph, lanes: int) -> bool:
     """Whether the operator works on any layout; lanes beyond the last channel must remain zero."""
-    if isinstance(op, Clip):
-        return op.low <= 0 <= op.high
+    op, shape = node.op, graph.facts[node.output].shape
+    if isinstance(op, Elementwise) and op.uniform:
+        return _channels(shape) % lanes == 0 or not op.forward(np.zeros(1)).any()
     if isinstance(op, Affine):
         return is_per_channel(op, shape)
-    return isinstance(op, (Relu, LeakyRelu, Add, Identity))
+    if isinstance(op, (Mul, Div)):
+        one_each = (shape[0], *(1,) * (len(shape) - 1)) if shape else ()
+        filled = isinstance(op, Mul) or _channels(shape) % lanes == 0
+        return filled and all(graph.facts[name].shape in (shape, one_each) for name in node.inputs)
+    return isinstance(op, (Add, Identity))
 
 
 def is_per_channel(op: Affine, shape: Ints) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .errors import RuleError
 from .fuse import fused
 from .graph import Fact, Graph, Node
 from .hoist import hoisted
-from .layout import Stored, blocked, canonical, homes, three
+from .layout import Stored, blocked, canonical, elements, follows, homes, three
 from .ledger import PARTS, SUMS, Account, Books
 from .linear_map import LinearMap, linear_map
 from .ops.activation import Clip, LeakyRelu, Relu, Tanh
@@ -28,16 +29,19 @@ from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
 from .ops.movement import Identity, Pad, Reshape
 from .ops.pool import GlobalMaxPool, MaxPool
+from .ops.product import Mul, summed
 from .parts import Share
 from .plan import Plan
 from .rules import (
     CustomRule,
     Gradient,
+    Halves,
     Pass,
     ReLUDeconvNet,
     ReLUGuidedBackprop,
     Rule,
     SharingRule,
+    SignalTakesAll,
 )
 from .shares import Row
 from .steps import Back, Delivery, Draft, HostCall, KernelCall, Shape, Step, View
@@ -112,13 +116,15 @@ class Lowering:
         keep: bool = False,
     ) -> Plan:
         graph = self.graph
-        given = self.values[graph.input] = self.stored(graph.input, graph.input)
+        for name in graph.inputs:
+            self.values[name] = self.stored(name, name)
+        inputs = tuple(self.values[name].host() for name in graph.inputs)
         for node in graph.nodes:
             self.forward(node)
         output = self.ordered(self.values[graph.output], 1).host()
         forward = self.steps
         backs = tuple(self.back(rules, record) for rules in assigned)
-        draft = Draft(tuple(map(self.exacted, forward)), given.host(), output, backs)
+        draft = Draft(tuple(map(self.exacted, forward)), inputs, output, backs)
         if keep:
             draft = hoisted(draft)
         draft, nbytes = laid_out(fused(draft) if fuse else draft)
@@ -132,10 +138,14 @@ class Lowering:
         self.steps, self.relevance, self.sums, self.ledgers = [], {}, {}, {}
         start = self.stored(relevance_of(graph.output), graph.output)
         self.relevance[graph.output] = self.ordered(start, self.homes[graph.output])
-        accounts = tuple(self.vjp(node, self.rules[node.name]) for node in reversed(graph.nodes))
-        relevance = self.relevance[graph.input].host()
+        accounts = tuple(
+            self.vjp(node, self.rules[node.name])
+            for node in reversed(graph.nodes)
+            if node.output in self.relevance
+        )
+        relevance = tuple(self.reached(name).host() for name in graph.inputs)
         recorded = {
-            node.name: self.ordered(self.relevance[node.output], 1, node.name).host()
+            node.name: self.ordered(self.reached(node.output), 1, node.name).host()
             for node in graph.nodes
             if node.name in record
         }
@@ -171,6 +181,15 @@ class Lowering:
             self.orders[key] = Stored(name, source.shape, lanes, source.dtype)
             self.reorder(node, source, Ending(self.orders[key].elements()))
         return self.orders[key]
+
+    def reached(self, value: str) -> Stored:
+        """The relevance of a value; zeros where none reaches it, as in the branch that makes a gate."""
+        if value not in self.relevance:
+            out, _ = self.contribution(value, self.homes[value])
+            src = self.values[value].elements()
+            arguments = {"src": src, "src_part": (0.0, 0.0), "end": Ending(out.elements())}
+            self.steps.append(KernelCall(value, "collect", arguments, form="no relevance reaches it"))
+        return self.relevance[value]
 
     def value(self, name: str, lanes: int, node: Node) -> Stored:
         """A value in a layout of so many lanes."""
@@ -294,9 +313,13 @@ class Lowering:
             self.values[node.output] = z
         elif isinstance(op, Linear):
             self.linear_forward(node, op)
+        elif isinstance(op, Mul) and len({self.fact(name).shape for name in node.inputs}) == 1:
+            a, b = (self.value(name, home, node) for name in node.inputs)
+            self.values[node.output] = z = self.stored(node.output, node.output, home)
+            self.collect(node, a.elements(), WHOLE, Ending(z.elements(), times=b.elements()))
         else:
-            inputs = tuple(self.value(name, 1, node).host() for name in node.inputs)
-            self.values[node.output] = z = self.stored(node.output, node.output)
+            inputs = tuple(self.value(name, home, node).host(home) for name in node.inputs)
+            self.values[node.output] = z = self.stored(node.output, node.output, home)
             self.host(node, f"{type(op).__name__}.forward", _alone(op.forward), inputs, Delivery(z.host()))
 
     def linear_forward(self, node: Node, op: Linear) -> None:
@@ -343,8 +366,12 @@ class Lowering:
             self.host_vjp(node, str(rule), lambda x, y, r: (np.maximum(r, 0),))
         elif isinstance(rule, ReLUGuidedBackprop):
             self.host_vjp(node, str(rule), _guided(node), keep_values=True)
+        elif isinstance(rule, SignalTakesAll):
+            self.signal_takes_all(node, node.op)
+        elif isinstance(rule, Halves):
+            self.host_vjp(node, "halves", _halves)
         elif isinstance(rule, Pass) or isinstance(node.op, (Add, Identity, Reshape)):
-            self.pass_on(node)
+            self.pass_on(node, node.inputs)
         elif isinstance(node.op, (MaxPool, GlobalMaxPool)):
             self.maxpool_vjp(node, node.op)
         elif isinstance(rule, Gradient) and node.name in self.maps:
@@ -355,7 +382,10 @@ class Lowering:
             if isinstance(node.op, Pad):
                 self.padding_ledger(node, node.op)
         self.bring_home(node)
-        left = tuple((self.total(name, node.name), before.get(name)) for name in dict.fromkeys(node.inputs))
+        left = tuple(
+            (self.total(name, node.name), before.get(name))
+            for name in dict.fromkeys(node.inputs) if name in self.relevance
+        )  # fmt: skip
         ledger = list(self.ledgers).index(node.name) if node.name in self.ledgers else None
         return Account(node.name, str(rule), rule.conserves, arrived, left, ledger)
 
@@ -369,9 +399,20 @@ class Lowering:
                     form="the signs of x and w leave nothing of the rule",
                 )  # fmt: skip
 
-    def pass_on(self, node: Node) -> None:
-        """All relevance to every input; the first to give an input any has nothing to compute."""
-        for name in node.inputs:
+    def signal_takes_all(self, node: Node, op: Any) -> None:
+        """All relevance to the signal, summed where the gate was the larger array; none reaches the gate."""
+        signal = node.inputs[op.signal]
+        if self.fact(signal).shape == self.fact(node.output).shape:
+            self.pass_on(node, (signal,))
+            return
+        out, plus = self.contribution(signal, 1)
+        delivery = Delivery(out.host(), None if plus is None else plus.host())
+        function = _alone(partial(summed, shape=self.fact(signal).shape))
+        self.host(node, "sum of the signal's copies", function, (self.arrived(node, 1).host(),), delivery)
+
+    def pass_on(self, node: Node, names: Sequence[str]) -> None:
+        """All relevance to every input named; the first to give an input any has nothing to compute."""
+        for name in names:
             home = self.homes[name]
             if isinstance(node.op, Reshape):
                 plain = replace(self.arrived(node, 1), shape=self.fact(name).shape)
@@ -408,15 +449,19 @@ class Lowering:
 
     def host_vjp(self, node: Node, title: str, function: Any, keep_values: bool = False) -> None:
         """A NumPy function `(*inputs, output, r) -> one array per input`."""
-        # What activations do to each element they do in any layout.
-        lanes = self.homes[node.output] if isinstance(node.op, (Relu, LeakyRelu, Clip)) else 1
+        lanes = self.homes[node.output] if follows(node, self.graph, self.backend.LANES) else 1
         names = (*node.inputs, node.output)
-        arrays: tuple[View | Shape, ...] = tuple(Shape(self.fact(name).shape) for name in names)
+        shapes = (self.fact(name).shape for name in names)
+        arrays: tuple[View | Shape, ...] = tuple(
+            Shape(s if lanes == 1 else elements(s, lanes)) for s in shapes
+        )
         if keep_values:
-            arrays = tuple(self.value(name, lanes, node).host() for name in names)
-        arrays = (*arrays, self.arrived(node, lanes).host())
+            arrays = tuple(self.value(name, lanes, node).host(lanes) for name in names)
+        arrays = (*arrays, self.arrived(node, lanes).host(lanes))
         places = [self.contribution(name, lanes) for name in node.inputs]
-        deliveries = (Delivery(out.host(), None if plus is None else plus.host()) for out, plus in places)
+        deliveries = (
+            Delivery(out.host(lanes), None if plus is None else plus.host(lanes)) for out, plus in places
+        )
         self.host(node, title, function, arrays, *deliveries)
 
     def padding_ledger(self, node: Node, pad: Pad) -> None:
@@ -473,6 +518,10 @@ def _op_vjp(node: Node) -> Any:
     return lambda *arrays: node.op.vjp(arrays[:-2], arrays[-2], arrays[-1])
 
 
+def _halves(a: Array, b: Array, z: Array, r: Array) -> tuple[Array, ...]:
+    return tuple(summed(r, x.shape[1:]) / 2 for x in (a, b))
+
+
 def _guided(node: Node) -> Any:
     return lambda x, y, r: node.op.vjp((x,), y, np.maximum(r, 0))
 
@@ -501,7 +550,7 @@ def _custom(rule: CustomRule, node: Node) -> Any:
 def _vanishing(graph: Graph, rules: Mapping[str, Rule]) -> Mapping[str, bool]:
     """For each value, whether its relevance is known to be zero wherever the value is."""
     known = {graph.output: False}
-    for value in reversed([graph.input, *(node.output for node in graph.nodes)]):
+    for value in reversed([*graph.inputs, *(node.output for node in graph.nodes)]):
         if value == graph.output:
             continue
         known[value] = all(
@@ -515,6 +564,8 @@ def _vanishes_through(node: Node, rule: Rule, output_vanishes: bool) -> bool:
         return all(t.x.power == 1 and not t.x.minus for share in rule.shares() for t in share.terms)
     if isinstance(rule, (Gradient, CustomRule)):
         return False
+    if isinstance(rule, SignalTakesAll):
+        return output_vanishes
     if isinstance(node.op, Clip):
         return output_vanishes and node.op.low <= 0 <= node.op.high
     if isinstance(node.op, Elementwise):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from . import backends
 from .canonize import Canonized, canonize
 from .errors import InputError, ModelError, NonFiniteError
-from .graph import Graph
+from .feeds import Arrays, as_array, check_feed
+from .graph import Fact, Graph
 from .lower import lower
 from .memory import memory_limit
 from .ops.base import Array
@@ -20,7 +21,7 @@ from .plan import Plan
 
 
 class Network:
-    """An immutable network with one input and one output.
+    """An immutable network with one output, and one input or several.
 
     Made by `lrpfast.load`, `lrpfast.Sequential` or `lrpfast.Builder`. Batch axis first; a network
     that was exported for a fixed batch size takes any.
@@ -40,8 +41,10 @@ class Network:
     name : str
     graph : Graph
         What came from a file may have to be read again; `ModelError` says if the file has changed.
+    inputs : mapping of name to Fact
+        Shape of one sample, and what else is known of each input.
     input_shape, output_shape : tuple of int
-        Of one sample.
+        Of one sample; networks with several inputs have no `input_shape`.
     """
 
     def __init__(
@@ -86,9 +89,22 @@ class Network:
                 self._bound[input_shape] = Network(self._make(input_shape), self.name)
             return self._bound[input_shape]
 
+    def bound(self, x: Any) -> Network:
+        """The network for arrays like `x`."""
+        return self if self.is_bound else self.at(as_array("x", x).shape[1:])
+
+    @property
+    def inputs(self) -> Mapping[str, Fact]:
+        return self.original.inputs
+
     @property
     def input_shape(self) -> tuple[int, ...]:
-        return self.original.input_shape
+        if len(self.inputs) != 1:
+            raise ModelError(
+                f"{self.name!r} has {len(self.inputs)} inputs, {', '.join(self.inputs)}; their shapes are in .inputs"
+            )
+        (fact,) = self.inputs.values()
+        return fact.shape
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -97,7 +113,8 @@ class Network:
     def __repr__(self) -> str:
         if self._original is None:
             return f"<Network {self.name!r}: its shape comes with its input>"
-        return f"<Network {self.name!r}: {self._original.nodes} nodes, {self.input_shape} -> {self.output_shape}>"
+        inputs = ", ".join(str(fact.shape) for fact in self.inputs.values())
+        return f"<Network {self.name!r}: {self._original.nodes} nodes, {inputs} -> {self.output_shape}>"
 
     def canonized(self, dtype: Any = np.float32) -> Canonized:
         """The network as rules are applied to it (computed once per dtype)."""
@@ -116,18 +133,28 @@ class Network:
         Parameters
         ----------
         x : array (n, *input_shape), optional
-            Default: four samples of seeded normal noise.
+            As for `predict`. Default: four samples of seeded normal noise, or of small whole numbers.
         dtype : float32 or float64
         """
-        if x is None:
-            x = np.random.default_rng(0).standard_normal((4, *self.input_shape))
-        x = check_input(self, x, np.dtype(dtype))
+        inputs = self._noise() if x is None else x
+        arrays = check_feed(self.name, self.inputs, inputs, np.dtype(dtype))
         plan = lower(self.graph, None, backends.get(), dtype)
-        with plan.workspace(len(x)) as run:
-            before = run.forward(x)
-        after = self.predict(x, dtype=dtype)
+        with plan.workspace(len(arrays[0])) as run:
+            before = run.forward(*arrays)
+        after = self.predict(inputs, dtype=dtype)
         scale = float(np.abs(before).max()) or 1.0
         return float(np.abs(before - after).max()) / scale
+
+    def _noise(self, n: int = 4) -> dict[str, Array]:
+        """Seeded samples: zeros and ones for integers, else normal noise, its magnitude where inputs are ≥ 0."""
+        rng = np.random.default_rng(0)
+        found = {}
+        for name, fact in self.inputs.items():
+            noise = rng.standard_normal((n, *fact.shape))
+            if fact.integer:
+                noise = noise.round() % 2
+            found[name] = np.abs(noise) if fact.nonnegative else noise
+        return found
 
     def predict(
         self,
@@ -143,6 +170,7 @@ class Network:
         Parameters
         ----------
         x : array (n, *input_shape)
+            Of a network with several inputs: a mapping of name to array, or a sequence of arrays in order.
         backend : {"native", "numba", "numpy"}, optional
             Default: the best one here (`lrpfast doctor` says which).
         threads : int, optional
@@ -165,20 +193,21 @@ class Network:
             `x` or the output holds NaN or infinity.
         """
         if self._original is None:
-            bound = self.at(as_array("x", x).shape[1:])
-            return bound.predict(x, backend=backend, threads=threads, dtype=dtype, max_memory=max_memory)
+            return self.bound(x).predict(
+                x, backend=backend, threads=threads, dtype=dtype, max_memory=max_memory
+            )
         kernels, dtype, threads = backends.get(backend), real_dtype(dtype), thread_count(threads)
         limit = memory_limit(max_memory)
-        x = check_input(self, x, dtype)
+        arrays = check_feed(self.name, self.inputs, x, dtype)
         plan, canonized = self._plan(kernels, dtype)
         outputs = []
         with kernels.limit_threads(threads):
-            for piece in plan.pieces(len(x), limit):
-                some = x[piece]
-                with plan.workspace(len(some)) as run:
-                    outputs.append(run.forward(some))
+            for piece in plan.pieces(len(arrays[0]), limit):
+                some = tuple(array[piece] for array in arrays)
+                with plan.workspace(len(some[0])) as run:
+                    outputs.append(run.forward(*some))
         output = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
-        check_output(canonized.graph, x, output)
+        check_output(canonized.graph, arrays, output)
         return output if canonized.head is None else canonized.head.forward(output)
 
     def _plan(self, kernels: Any, dtype: np.dtype[Any]) -> tuple[Plan, Canonized]:
@@ -226,60 +255,11 @@ def thread_count(threads: Any) -> int | None:
     return int(threads)
 
 
-def as_array(name: str, value: Any) -> Array:
-    """`value` as an array of real numbers; messages call it `name`."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # lists of unequal lengths
-        array = np.asarray(None)
-    if array.dtype.kind not in "fiub":
-        raise InputError(
-            f"{name} is {value!r:.60} (dtype {array.dtype}); expected an array of real numbers, such as "
-            "float32, with rows of one length"
-        )
-    return array
-
-
-def as_finite(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """`array`, C-contiguous and of `dtype`; raises `NonFiniteError` if it holds NaN or infinity."""
-    if array.dtype == dtype:
-        array = np.ascontiguousarray(array)
-    else:
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array, dtype)
-    finite = np.isfinite(array)
-    if not finite.all():
-        wrong = ~finite
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise NonFiniteError(
-            f"{name} holds {array[where]} at index {where} ({int(wrong.sum())} such values in all); "
-            f"expected finite {dtype} numbers: clean or replace them first"
-        )
-    return array
-
-
-def check_input(network: Network, x: Any, dtype: np.dtype[Any]) -> Array:
-    """`x` as a contiguous array of `dtype`, its shape and values checked."""
-    array, shape = as_array("x", x), network.input_shape
-    if array.shape == shape:
-        raise InputError(
-            f"x has shape {array.shape}, one sample without a batch axis; expected (n, "
-            f"{', '.join(map(str, shape))}): pass x[None]"
-        )
-    if array.shape[1:] != shape or array.ndim != len(shape) + 1:
-        raise InputError(
-            f"x has shape {array.shape}; {network.name!r} takes (n, {', '.join(map(str, shape))})"
-        )
-    if not len(array):
-        raise InputError(f"x has shape {array.shape}: no samples; expected at least one")
-    return as_finite("x", array, dtype)
-
-
-def check_output(graph: Graph, x: Array, output: Array) -> None:
+def check_output(graph: Graph, inputs: Arrays, output: Array) -> None:
     """Raise an error that names the culprit if `output` is not finite."""
     if np.isfinite(output).all():
         return
-    arrays = {graph.input: x}
+    arrays = dict(zip(graph.inputs, inputs, strict=True))
     with np.errstate(all="ignore"):
         for node in graph.nodes:
             arrays[node.output] = node.op.forward(*(arrays[name] for name in node.inputs))

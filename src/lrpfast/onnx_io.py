@@ -3,52 +3,58 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ModelError, UnsupportedOperatorError
-from .graph import Fact, Graph, Node, prune
+from .graph import Fact, Graph, Node, infer, prune
 from .onnx_file import ModelFile
 from .onnx_fold import fold, shape_of, size_of
 from .ops import FOLDED, READERS, Op
-from .ops.reading import Constant, OnnxNode, Unsupported, Varying
+from .ops.reading import Applied, Constant, OnnxNode, Reading, Unsupported, Varying
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 OLDEST_OPSET = 7
 
 Operand = Fact | Constant | Varying | None
 
+InputShape = tuple[int, ...] | Mapping[str, tuple[int, ...]]
+"""Shape of one sample of the only input, or of each by name."""
 
-def load_graph(source: Any, input_shape: tuple[int, ...] | None = None) -> Graph:
+
+def load_graph(source: Any, input_shape: InputShape | None = None, output: str | None = None) -> Graph:
     """Read an ONNX model.
 
-    The batch axis is axis 0 of the input; its size is free, whatever the model declares. What does
+    The batch axis is axis 0 of the inputs; its size is free, whatever the model declares. What does
     not contribute to the output is left out.
 
     Parameters
     ----------
     source : path, bytes or onnx.ModelProto
         External data are read from the model's own folder only.
-    input_shape : tuple of int, optional
+    input_shape : tuple of int, or mapping of input name to tuple of int, optional
         Shape of one sample, without the batch axis; needed where the model leaves it open.
+    output : str, optional
+        The array that the graph is to end in: an output of the model, or any other that it computes. Needed
+        where the model has several outputs.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ModelError
-        It is not an ONNX model, is damaged, holds NaN, has several inputs or outputs, or leaves the
-        shape of its input open.
+        It is not an ONNX model, is damaged, holds NaN, has several outputs of which none is named, or leaves
+        the shape of an input open.
     UnsupportedOperatorError
         It uses operators, or forms of them, that lrpfast does not have; all of them are listed.
     """
     with ModelFile(source) as file:
         try:
-            return _Loader(file, input_shape).load()
+            return _Loader(file, input_shape, output).load()
         except UnsupportedOperatorError:
             raise
         except ModelError as error:
@@ -58,7 +64,7 @@ def load_graph(source: Any, input_shape: tuple[int, ...] | None = None) -> Graph
 class _Loader:
     """Walks a model's nodes once, keeping what is known of each array."""
 
-    def __init__(self, file: ModelFile, input_shape: tuple[int, ...] | None) -> None:
+    def __init__(self, file: ModelFile, input_shape: InputShape | None, output: str | None) -> None:
         self.file = file
         self.model = _without_functions(file.model)
         graph = self.model.graph
@@ -66,13 +72,11 @@ class _Loader:
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
         if graph.sparse_initializer:
             raise ModelError("it has sparse initializers; save it with dense ones")
-        self.input = _the_input([value for value in graph.input if value.name not in self.tensors])
-        self.output = _only("output", [value.name for value in graph.output])
-        self.batch, shape = _sample_shape(self.input, input_shape)
-        self.input_shape = shape
+        self.output = _chosen_output(graph, output)
+        self.inputs, self.batch = _inputs([v for v in graph.input if v.name not in self.tensors], input_shape)
 
         # What is known of arrays: each name is in one of these (or in `tensors`).
-        self.facts = {self.input.name: Fact(shape)}
+        self.facts = dict(self.inputs)
         self.constants: dict[str, Constant | Varying] = {}
         self.unknown: dict[str, bool] = {}  # what depends on an offender; True if it is a constant
         self.alive: weakref.WeakValueDictionary[str, Constant] = weakref.WeakValueDictionary()
@@ -81,7 +85,7 @@ class _Loader:
         self.offenders: list[str] = []
         self.node_names: set[str] = set()
         self.array_names = {name for node in graph.node for name in (*node.input, *node.output)}
-        self.array_names |= {self.input.name, *self.tensors}
+        self.array_names |= {*self.inputs, *self.tensors}
 
     def load(self) -> Graph:
         """The graph."""
@@ -104,8 +108,8 @@ class _Loader:
                 tuple(self.offenders),
             )
         if self.output not in self.facts:
-            raise ModelError(f"its output {self.output!r} does not depend on its input {self.input.name!r}")
-        return Graph(self.input.name, self.input_shape, prune(self.output, self.nodes), self.output)
+            raise ModelError(f"its output {self.output!r} does not depend on its inputs {list(self.inputs)}")
+        return Graph(self.inputs, prune(self.output, self.nodes), self.output)
 
     # --- nodes ---
 
@@ -136,9 +140,6 @@ class _Loader:
     ) -> None:
         """Make the operators of a node that works on activations."""
         reader = READERS[node.op_type]
-        computed = tuple(
-            input for input, operand in zip(node.input, operands, strict=True) if isinstance(operand, Fact)
-        )
         wanted = [index for index, output in enumerate(node.output) if output in self.used]
         for index in wanted:
             if index and not reader.many_outputs:
@@ -149,24 +150,25 @@ class _Loader:
                 node.op_type, name, tuple(node.input), tuple(node.output), attributes, self.opset,
                 operands, self.batch, index,
             )  # fmt: skip
-            ops = reader.read(view)
-            self.add(
-                name if len(wanted) == 1 else f"{name}/{index}",
-                ops if isinstance(ops, tuple) else (ops,),
-                computed,
-                node.output[index],
-            )
+            title = name if len(wanted) == 1 else f"{name}/{index}"
+            self.add(title, _tree(reader.read(view), operands), tuple(node.input), node.output[index])
 
-    def add(self, name: str, ops: Sequence[Op], inputs: tuple[str, ...], output: str) -> None:
-        """Append a chain of operators that computes `output` from `inputs`."""
-        for place, op in enumerate(ops):
-            last = place == len(ops) - 1
-            title = name if len(ops) == 1 else f"{name}/{type(op).__name__}"
-            title = _fresh(title, self.node_names)
-            target = output if last else _fresh(title, self.array_names)
-            self.facts[target] = op.infer(*(self.facts[input] for input in inputs))
-            self.nodes.append(Node(title, op, inputs, target))
-            inputs = (target,)
+    def add(self, name: str, applied: Applied, inputs: tuple[str, ...], output: str) -> None:
+        """Append the operators that compute `output` from a node's inputs."""
+        alone = all(isinstance(input, int) for input in applied.inputs)
+        made: dict[int, str] = {}  # the arrays of branches, by identity: a branch may be used twice
+
+        def append(branch: Applied, output: str | None) -> str:
+            if id(branch) in made:
+                return made[id(branch)]
+            names = tuple(inputs[i] if isinstance(i, int) else append(i, None) for i in branch.inputs)
+            title = _fresh(name if alone else f"{name}/{type(branch.op).__name__}", self.node_names)
+            target = made[id(branch)] = output or _fresh(title, self.array_names)
+            self.facts[target] = infer(branch.op, *(self.facts[each] for each in names))
+            self.nodes.append(Node(title, branch.op, names, target))
+            return target
+
+        append(applied, output)
 
     def evaluate(
         self, node: NodeProto, operands: tuple[Operand, ...], attributes: dict[str, Any]
@@ -261,30 +263,71 @@ def _opset(model: ModelProto) -> int:
     return int(versions[0])
 
 
-def _only(what: str, names: list[str]) -> str:
-    if len(names) != 1:
+def _chosen_output(graph: GraphProto, name: str | None) -> str:
+    """The name of the array that is to be explained."""
+    names = [value.name for value in graph.output]
+    if name is None and len(names) != 1:
         raise ModelError(
-            f"it has {len(names)} {what}s {names}; expected one. "
-            "Cut the part to be explained out with onnx.utils.extract_model"
+            f"it has {len(names)} outputs, {', '.join(names) or 'none'}; say which one is to be explained: output=…"
         )
-    return names[0]
+    if name is None:
+        (name,) = names
+    if name not in names and not any(name in node.output for node in graph.node):
+        raise ModelError(f"it has no output or other array {name!r}; its outputs are {', '.join(names)}")
+    return name
 
 
-def _the_input(values: list[ValueInfoProto]) -> ValueInfoProto:
-    _only("input", [value.name for value in values])
-    return values[0]
+def _inputs(
+    values: Sequence[ValueInfoProto], shapes: InputShape | None
+) -> tuple[dict[str, Fact], int | None]:
+    """What is known of the inputs, and the batch size that they declare, if it is a number."""
+    if not isinstance(shapes, Mapping):
+        if shapes is not None and len(values) != 1:
+            names = ", ".join(f"{value.name!r}: (…)" for value in values)
+            raise ModelError(f"it has {len(values)} inputs; name them: input_shape={{{names}}}")
+        shapes = {} if shapes is None else {value.name: shapes for value in values}
+    unknown = [name for name in shapes if name not in {value.name for value in values}]
+    if unknown:
+        raise ModelError(
+            f"input_shape names {unknown[0]!r}; its inputs are {', '.join(value.name for value in values)}"
+        )
+    facts = {}
+    batches: list[int | None] = []
+    for value in values:
+        batch, shape = _sample_shape(value, shapes.get(value.name))
+        signed = value.type.tensor_type.elem_type not in _unsigned()
+        facts[value.name] = Fact(shape, nonnegative=not signed, integer=_is_integer(value))
+        batches.append(batch)
+    if not facts:
+        raise ModelError("it has no input")
+    return facts, batches[0]
+
+
+def _unsigned() -> tuple[int, ...]:
+    from onnx import TensorProto
+
+    return TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64
+
+
+def _is_integer(value: ValueInfoProto) -> bool:
+    """Whether an input is of an integer type and not of a floating-point one; others are refused."""
+    from onnx import TensorProto
+
+    floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    signed = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64)
+    kind = value.type.tensor_type.elem_type
+    if kind not in (*floats, *signed, *_unsigned()):
+        names = {number: name for name, number in TensorProto.DataType.items()}
+        raise ModelError(
+            f"its input {value.name!r} has type {names.get(kind, str(kind))}; lrpfast explains real numbers, "
+            "and integers that index an embedding"
+        )
+    return kind not in floats
 
 
 def _sample_shape(value: ValueInfoProto, given: tuple[int, ...] | None) -> tuple[int | None, tuple[int, ...]]:
     """The batch size that an input declares, if it is a number, and the shape of one sample."""
-    from onnx import TensorProto
-
-    floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
     tensor = value.type.tensor_type
-    if tensor.elem_type not in floats:
-        names = {number: name for name, number in TensorProto.DataType.items()}
-        kind = names.get(tensor.elem_type, str(tensor.elem_type))
-        raise ModelError(f"its input {value.name!r} has type {kind}; lrpfast explains floating-point inputs")
     if given is not None:
         given = _checked_shape(given)
     if not tensor.HasField("shape"):
@@ -319,6 +362,18 @@ def _checked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
             f"input_shape is {shape!r}; expected the sizes of one sample without the batch, as (3, 224, 224)"
         )
     return sizes
+
+
+def _tree(reading: Reading, operands: Sequence[Operand]) -> Applied:
+    """What a node was read as, as a tree."""
+    if isinstance(reading, Applied):
+        return reading
+    computed = tuple(index for index, operand in enumerate(operands) if isinstance(operand, Fact))
+    first, *others = (reading,) if isinstance(reading, Op) else reading
+    applied = Applied(first, computed)
+    for op in others:
+        applied = Applied(op, (applied,))
+    return applied
 
 
 def _needed(nodes: Sequence[NodeProto], output: str) -> list[tuple[int, NodeProto]]:

@@ -34,14 +34,16 @@ class Original:
 
     Attributes
     ----------
-    input_shape, output_shape : tuple of int
+    inputs : mapping of name to Fact
+        What is known of the inputs.
+    output_shape : tuple of int
         Of one sample.
     nodes : int
         How many there are.
     """
 
     def __init__(self, graph: Graph, read: Callable[[], Graph] | None = None) -> None:
-        self.input_shape = graph.input_shape
+        self.inputs = graph.inputs
         self.output_shape = graph.output_shape
         self.nodes = len(graph.nodes)
         self._graph: Graph | None = graph
@@ -136,7 +138,7 @@ def digest(graph: Graph) -> str:
     """SHA-256 of a graph's structure and weights, in hexadecimal."""
     import hashlib  # not needed to predict, and not free to import
 
-    found = hashlib.sha256(repr((graph.input, graph.input_shape)).encode())
+    found = hashlib.sha256(repr(tuple(graph.inputs.items())).encode())
     for node in graph.nodes:
         found.update(repr((node.name, type(node.op).__name__, node.inputs, node.output)).encode())
         for name, value in _attributes(node.op):

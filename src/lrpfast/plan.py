@@ -150,12 +150,12 @@ class Workspace:
             [self._bound(step, plan, arena, n) for step in steps] for steps in plan._passes
         )
         place = partial(View.of, arena=arena, n=n)
-        self._input, self._output = place(plan.input), place(plan.output)
+        self._inputs, self._output = tuple(map(place, plan.inputs)), place(plan.output)
         self._backs = [
             _BoundBack(
                 calls,
                 place(back.initial),
-                place(back.relevance),
+                tuple(map(place, back.relevance)),
                 {name: place(view) for name, view in back.recorded.items()},
                 back.books,
                 _numbers(back, arena, n),
@@ -163,15 +163,16 @@ class Workspace:
             for calls, back in zip(backs, plan.backs, strict=True)
         ]
 
-    def forward(self, x: Array) -> Array:
-        """Run the network on `x` of shape (n, *input_shape); returns its output."""
-        self._input[...] = x
+    def forward(self, *inputs: Array) -> Array:
+        """Run the network on its inputs, each with a batch axis of `n`; returns its output."""
+        for place, x in zip(self._inputs, inputs, strict=True):
+            place[...] = x
         self._run(self._forward)
         output: Array = self._output.copy()
         return output
 
-    def vjp(self, initial: Array, which: int = 0) -> Array:
-        """Hand back the relevance `initial` of the output, after `forward`; returns that of the input.
+    def vjp(self, initial: Array, which: int = 0) -> tuple[Array, ...]:
+        """Hand back the relevance `initial` of the output, after `forward`; returns that of each input.
 
         `which` of the plan's passes back is to be run. Only a plan that `keeps` runs more than one.
         """
@@ -179,8 +180,7 @@ class Workspace:
         back.initial[...] = initial
         back.numbers[...] = 0
         self._run(back.calls)
-        relevance: Array = back.relevance.copy()
-        return relevance
+        return tuple(relevance.copy() for relevance in back.relevance)
 
     def recorded(self) -> dict[str, Array]:
         """The relevance that was asked for, after `vjp`."""
@@ -208,7 +208,7 @@ class _BoundBack(NamedTuple):
 
     calls: list[Callable[[], Any]]
     initial: Array
-    relevance: Array
+    relevance: tuple[Array, ...]
     recorded: Mapping[str, Array]
     books: Books
     numbers: Numbers

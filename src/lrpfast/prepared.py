@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ._version import __version__
 from .composites import Composite, assign
 from .errors import InputError
 from .explanation import Conservation, Explanation
+from .feeds import Arrays, like_given
 from .graph import Graph
 from .ledger import Books, Numbers
 from .lower import lower, lower_kept
@@ -50,7 +51,7 @@ class Asked(NamedTuple):
 class Answer(NamedTuple):
     """What a run finds out about some of the samples; attributes are those of `Explanation`."""
 
-    relevance: Array
+    relevance: Arrays
     output: Array
     probabilities: Array | None
     target: NDArray[Any]
@@ -84,39 +85,42 @@ class Prepared:
         question = ask(target, init, n, self.graph.output_shape, self.plan.dtype)
         return Asked(target, init, question, which)
 
-    def explanations(self, x: Array, asked: Sequence[Asked], limit: int | None) -> list[Explanation]:
+    def explanations(self, inputs: Arrays, asked: Sequence[Asked], limit: int | None) -> list[Explanation]:
         """An explanation for each question, in runs of at most `limit` bytes with one forward pass each."""
         runs = []
-        for piece in self.plan.pieces(len(x), limit):
-            some = x[piece]
-            with self.plan.workspace(len(some)) as run:
+        for piece, some in self._pieces(inputs, limit):
+            with self.plan.workspace(len(some[0])) as run:
                 runs.append(self._answers(run, some, asked, piece))
         return [self._explanation(*found) for found in zip(asked, zip(*runs, strict=True), strict=True)]
 
-    def times(self, x: Array, asked: Asked, limit: int | None) -> list[tuple[Step, float]]:
+    def times(self, inputs: Arrays, asked: Asked, limit: int | None) -> list[tuple[Step, float]]:
         """The seconds that each step takes for one question, in runs of at most `limit` bytes."""
         steps = *self.plan.forward, *self.plan.vjp
         seconds = np.zeros(len(steps))
-        for piece in self.plan.pieces(len(x), limit):
-            some = x[piece]
-            with self.plan.workspace(len(some)) as run:
+        for piece, some in self._pieces(inputs, limit):
+            with self.plan.workspace(len(some[0])) as run:
                 self._answers(run, some, [asked], piece)
-            with self.plan.timed_workspace(len(some)) as timed:
+            with self.plan.timed_workspace(len(some[0])) as timed:
                 self._answers(timed, some, [asked], piece)
                 seconds += [time for _, time in timed.times()]
         return list(zip(steps, seconds.tolist(), strict=True))
 
-    def _answers(self, run: Workspace, x: Array, asked: Sequence[Asked], piece: slice) -> list[Answer]:
-        """What is to be said about the samples `x`, which are a piece of the batch."""
-        output = run.forward(x)
-        check_output(self.graph, x, output)
+    def _pieces(self, inputs: Arrays, limit: int | None) -> Iterator[tuple[slice, Arrays]]:
+        """The batch in pieces of at most `limit` bytes."""
+        for piece in self.plan.pieces(len(inputs[0]), limit):
+            yield piece, tuple(array[piece] for array in inputs)
+
+    def _answers(self, run: Workspace, inputs: Arrays, asked: Sequence[Asked], piece: slice) -> list[Answer]:
+        """What is to be said about samples that are a piece of the batch."""
+        output = run.forward(*inputs)
+        check_output(self.graph, inputs, output)
         probabilities = _SOFTMAX.forward(output) if has_classes(output.shape[1:]) else None
         answers = []
         for one in asked:
             target, initial = one.question.some(piece).initial(output, probabilities)
             relevance = run.vjp(initial, one.which)
             if self.composites[one.which].times_input:
-                relevance = relevance * x
+                relevance = tuple(r * x for r, x in zip(relevance, inputs, strict=True))
             answers.append(Answer(relevance, output, probabilities, target, run.recorded(), run.numbers()))
         return answers
 
@@ -125,7 +129,7 @@ class Prepared:
         books = self.plan.backs[asked.which].books
         answer = answers[0] if len(answers) == 1 else _joined(answers, books)
         return Explanation(
-            relevance=answer.relevance,
+            relevance=like_given(self.graph.inputs, answer.relevance),
             output=answer.output,
             probabilities=answer.probabilities,
             target=answer.target,
@@ -142,7 +146,7 @@ class Prepared:
 def _joined(answers: Sequence[Answer], books: Books) -> Answer:
     relevance, output, probabilities, target, layers, numbers = zip(*answers, strict=True)
     return Answer(
-        np.concatenate(relevance),
+        tuple(np.concatenate(some) for some in zip(*relevance, strict=True)),
         np.concatenate(output),
         None if probabilities[0] is None else np.concatenate(probabilities),
         np.concatenate(target),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .composites import INITS
 from .errors import InputError
-from .network import as_array
+from .feeds import as_array
 from .ops.base import Array
 
 

@@ -21,6 +21,8 @@ References
 .. [4] C. J. Anders et al., "Software for dataset-wide XAI: from local explanations to global insights
    with Zennit, CoRelAy, and ViRelAy", arXiv:2106.13200.
 .. [5] J. Zhang et al., "Top-down neural attention by excitation backprop", IJCV 126, 2018.
+.. [6] L. Arras et al., "Explaining and interpreting LSTMs", in Explainable AI, Springer, 2019.
+   doi:10.1007/978-3-030-28954-6_11
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class Rule:
     """Base class of all rules.
 
     `family` says which operators a rule is for: "linear" (dense, convolution, average pooling, Add,
-    …: everything `z = W x + b`), "activation", "same shape", "max_pool", "movement" or "any".
+    …: everything `z = W x + b`), "same shape", "any", or the kind of operator.
     """
 
     @property
@@ -371,11 +373,39 @@ class WinnerTakeAll(Rule):
 
 @dataclass(frozen=True)
 class Route(Rule):
-    """Movement operators: each element's relevance goes back to where the element came from."""
+    """Movement operators: each element's relevance goes back to where the element came from.
+
+    An element that was copied receives the sum of its copies' relevance, an index of an embedding that of its row.
+    """
 
     @property
     def family(self) -> str:
         return "movement"
+
+
+@dataclass(frozen=True)
+class SignalTakesAll(Rule):
+    """Products `z = a · b` of a signal and a gate, and quotients: the signal receives everything ([6], "LRP-all").
+
+    The gate, such as the sigmoid in squeeze-and-excitation, lets the signal through but is no part of what is
+    said; the divisor of a quotient likewise.
+    """
+
+    @property
+    def family(self) -> str:
+        return "gating"
+
+
+@dataclass(frozen=True)
+class Halves(Rule):
+    """Products `z = a · b` of two equals: each receives one half of the relevance ([6], "LRP-half").
+
+    Both are responsible for all of z, and to first order their shares are alike (a ∂z/∂a = b ∂z/∂b = z).
+    """
+
+    @property
+    def family(self) -> str:
+        return "product"
 
 
 @dataclass(frozen=True)
@@ -442,7 +472,7 @@ RULES: dict[str, type[Rule]] = {
     rule.__name__: rule
     for rule in (
         Z, Epsilon, ZPlus, AlphaBeta, Gamma, ZBox, WSquare, Flat, Pass, Norm,
-        WinnerTakeAll, Route, Gradient, ReLUDeconvNet, ReLUGuidedBackprop, CustomRule,
+        WinnerTakeAll, Route, SignalTakesAll, Halves, Gradient, ReLUDeconvNet, ReLUGuidedBackprop, CustomRule,
     )
 }  # fmt: skip
 """All rules by name."""

@@ -235,8 +235,10 @@ class Back:
     Attributes
     ----------
     steps : tuple of Step
-    initial, relevance : View
-        Relevance of the output and of the input.
+    initial : View
+        Relevance of the output.
+    relevance : tuple of View
+        Relevance of each input.
     recorded : mapping of node name to View
         Relevance that was asked for.
     books : Books
@@ -247,14 +249,14 @@ class Back:
 
     steps: tuple[Step, ...]
     initial: View
-    relevance: View
+    relevance: tuple[View, ...]
     recorded: Mapping[str, View]
     books: Books
     numbers: tuple[View, ...]
 
     def results(self) -> tuple[View, ...]:
         """What is read at the end."""
-        return self.relevance, *self.recorded.values()
+        return *self.relevance, *self.recorded.values()
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,8 @@ class Draft:
     Attributes
     ----------
     forward : tuple of Step
-    input, output : View
+    inputs : tuple of View
+    output : View
     backs : tuple of Back
         None for a plan that only predicts.
     keeps : bool, default False
@@ -273,7 +276,7 @@ class Draft:
     """
 
     forward: tuple[Step, ...]
-    input: View
+    inputs: tuple[View, ...]
     output: View
     backs: tuple[Back, ...]
     keeps: bool = field(default=False, kw_only=True)

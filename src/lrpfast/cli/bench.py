@@ -173,7 +173,7 @@ def _profile(
 
     first = x[:1]
     relevance = Explainer(network, chosen, record="all", **engine)(first).layers
-    found = densities(network.canonized(explainer.dtype).graph, first, relevance)
+    found = densities(network.canonized(explainer.dtype).graph, (first,), relevance)
     return profile_rows(explainer.profile(x), len(x), found)
 
 

@@ -90,9 +90,12 @@ def box_at_first(graph: Graph, kind: str, low: Any, high: Any) -> Box:
     low, high : float or array
         Broadcast against one sample.
     """
-    shape = (1, *graph.input_shape)
     bounds: dict[str, tuple[Array, Array]] = {
-        graph.input: (np.broadcast_to(np.float64(low), shape), np.broadcast_to(np.float64(high), shape))
+        name: (
+            np.broadcast_to(np.float64(low), (1, *fact.shape)),
+            np.broadcast_to(np.float64(high), (1, *fact.shape)),
+        )
+        for name, fact in graph.inputs.items()
     }
     for node in graph.nodes:
         inputs = [bounds[name] for name in node.inputs]

@@ -146,7 +146,7 @@ def explain(
                 if path != stacked:
                     _write(explanation, path, picture if mode else None, mode or "heatmap", cmap)
             if stacked is not None:
-                relevances.append(explanation.relevance[0])
+                relevances.append(explanation.relevance_of()[0])
             results.append(_result(sample, explanation, names, paths))
             if not as_json:
                 progress.clear()
@@ -215,7 +215,7 @@ def _write(
     if path.suffix == ".npz":
         explanation.save(path)
     elif path.suffix == ".npy":
-        write_array(path, explanation.relevance[0])
+        write_array(path, explanation.relevance_of()[0])
     else:
         save_picture(explanation.image(photo=photo, mode=mode, cmap=cmap), path)
 

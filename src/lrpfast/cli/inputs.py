@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError, LrpfastError
-from ..network import Network, check_input
+from ..feeds import check_feed
+from ..network import Network
 from ..ops.base import Array
 from ..preprocess import PREPROCESSINGS, Preprocessing, prepare, read_arrays, read_image
 from .console import BAD_INPUT, Failure, closest, note, usage
@@ -96,7 +97,7 @@ def find_samples(
             else:
                 found = [_sample_of_image(file, network, preprocessing, keep=len(files) == 1)]
             for sample in found:
-                check_input(network, sample.read()[0][None], np.dtype(dtype))
+                check_feed(network.name, network.inputs, sample.read()[0][None], np.dtype(dtype))
         except LrpfastError as error:
             message = str(error)
             raise Failure(message if file in message else f"{file}: {message}", BAD_INPUT) from error

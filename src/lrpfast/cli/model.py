@@ -13,7 +13,7 @@ from .. import backends
 from ..canonize import Canonized
 from ..composites import Assignment, assign
 from ..errors import LrpfastError
-from ..graph import Graph, Node
+from ..graph import Fact, Graph, Node
 from ..lower import lower
 from ..network import Network
 from ..plan import Plan
@@ -139,7 +139,7 @@ def _show_graph(network: Network, canonized: Canonized | None, dtype: str, as_js
     difference = None if canonized is None else network.canonization_error(dtype=dtype)
     if as_json:
         document: dict[str, Any] = {
-            "input": graph.input, "input_shape": graph.input_shape,
+            "inputs": {name: fact.shape for name, fact in graph.inputs.items()},
             "output": graph.output, "output_shape": graph.output_shape,
             "nodes": [_node_document(graph, node) for node in graph.nodes],
         }  # fmt: skip
@@ -151,14 +151,17 @@ def _show_graph(network: Network, canonized: Canonized | None, dtype: str, as_js
         click.echo(change)
     if difference is not None:
         click.echo(f"max|Δforward| = {difference:.1e} of max|forward|, over 4 random samples in {dtype}\n")
-    rows = [("(input)", "", "", _shape(graph.input_shape), "")]
+    rows = [(f"({name})", "", "", _shape(fact.shape), _sign(fact)) for name, fact in graph.inputs.items()]
     for node in graph.nodes:
-        reads = ", ".join(graph.producers[name].name if name in graph.producers else "(input)"
+        reads = ", ".join(graph.producers[name].name if name in graph.producers else f"({name})"
                           for name in node.inputs)  # fmt: skip
         fact = graph.facts[node.output]
-        sign = "≥ 0" if fact.nonnegative else ""
-        rows.append((node.name, node.op.kinds[0], reads, _shape(fact.shape), sign))
+        rows.append((node.name, node.op.kinds[0], reads, _shape(fact.shape), _sign(fact)))
     print_table(("node", "op", "reads", "output", "sign"), rows)
+
+
+def _sign(fact: Fact) -> str:
+    return "≥ 0" if fact.nonnegative else ""
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -6,9 +6,11 @@ from .affine import Affine, batch_normalization
 from .arithmetic import Add
 from .base import Array, Elementwise, Linear, Movement, Op
 from .conv import Conv, ConvTranspose
+from .embedding import Embedding
 from .gemm import Gemm
-from .movement import Concat, Identity, Pad, Reshape, Slice, Transpose
+from .movement import Cast, Concat, Expand, Identity, Pad, Reshape, Slice, Transpose
 from .pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from .product import Div, Mul
 from .reading import READERS
 from .softmax import Softmax
 
@@ -26,11 +28,15 @@ __all__ = [
     "Affine",
     "Array",
     "AveragePool",
+    "Cast",
     "Clip",
     "Concat",
     "Conv",
     "ConvTranspose",
+    "Div",
     "Elementwise",
+    "Embedding",
+    "Expand",
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
@@ -39,6 +45,7 @@ __all__ = [
     "Linear",
     "MaxPool",
     "Movement",
+    "Mul",
     "Op",
     "Pad",
     "Relu",

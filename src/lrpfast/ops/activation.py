@@ -71,6 +71,10 @@ class Clip(Elementwise):
         if not self.low <= self.high:
             raise ModelError(f"low is {self.low} and high {self.high}; expected low ≤ high")
 
+    @property
+    def is_gate(self) -> bool:
+        return self.low >= 0 and self.high <= 1
+
     def infer(self, *inputs: Fact) -> Fact:
         (x,) = inputs
         return Fact(x.shape, nonnegative=self.high >= 0 and (x.nonnegative or self.low >= 0))
@@ -91,6 +95,10 @@ class Sigmoid(Elementwise):
     """`1 / (1 + exp(-x))`."""
 
     kinds: ClassVar[tuple[str, ...]] = ("Sigmoid", "activation")
+
+    @property
+    def is_gate(self) -> bool:
+        return True
 
     def infer(self, *inputs: Fact) -> Fact:
         return Fact(inputs[0].shape, nonnegative=True)

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..errors import ModelError
 from ..graph import Fact
-from .base import Array, Linear
+from .base import Array, Linear, Op
 from .parameters import check_broadcast, parameter
+from .product import Div, Mul
 from .reading import OnnxNode, Unsupported, reads
 
 
@@ -47,7 +48,8 @@ class Affine(Linear):
         for name, array in (("scale", self.scale), ("shift", self.shift)):
             check_broadcast(name, array.shape, x.shape)
         positive = x.nonnegative and bool((self.scale >= 0).all() and (self.shift >= 0).all())
-        return Fact(x.shape, nonnegative=positive)
+        whole = x.integer and all((a == np.rint(a)).all() for a in (self.scale, self.shift))
+        return Fact(x.shape, nonnegative=positive, integer=whole)
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
@@ -107,7 +109,8 @@ def _read_batch_normalization(node: OnnxNode) -> Affine:
 
 def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
     """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
-    array = node.weights(index)
+    array = node.constant(index)
+    array = array.astype(np.float64) if array.dtype.kind in "iu" else node.weights(index)
     shape = array.shape
     if array.ndim == 1 + len(sample) and len(array) == 1:
         array = array[0]
@@ -123,27 +126,22 @@ def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
 ZERO, ONE = np.zeros(()), np.ones(())
 
 
-@reads("Sub")
-def _read_sub(node: OnnxNode) -> Affine:
-    if node.is_constant(0):
-        return Affine(-ONE, operand(node, 0, node.fact(1).shape))
-    if not node.is_constant(1):
-        raise Unsupported("it subtracts two computed arrays; only a constant can be subtracted")
-    return Affine(ONE, -operand(node, 1, node.fact(0).shape))
-
-
 @reads("Mul")
-def _read_mul(node: OnnxNode) -> Affine:
+def _read_mul(node: OnnxNode) -> Op:
     if not (node.is_constant(0) or node.is_constant(1)):
-        raise Unsupported("it multiplies two computed arrays; only a constant can be a factor")
+        return Mul()
     constant = 0 if node.is_constant(0) else 1
     return Affine(operand(node, constant, node.fact(1 - constant).shape), ZERO)
 
 
 @reads("Div")
-def _read_div(node: OnnxNode) -> Affine:
+def _read_div(node: OnnxNode) -> Op:
+    if any(node.has(index) and not node.is_constant(index) and node.fact(index).integer for index in (0, 1)):
+        raise Unsupported("it divides integers, which rounds; cast them to floats first")
+    if node.is_constant(0):
+        raise Unsupported("it divides a constant by a computed array")
     if not node.is_constant(1):
-        raise Unsupported("its divisor is computed; only a constant can divide")
+        return Div()
     divisor = operand(node, 1, node.fact(0).shape).astype(np.float64)
     if not divisor.all():
         raise ModelError(f"tensor {node.inputs[1]!r}, its divisor, holds zeros")

@@ -1,4 +1,4 @@
-"""Sums of several activations (ONNX Add, Sum)."""
+"""Sums and differences of activations (ONNX Add, Sum, Sub)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from ..errors import ModelError
 from ..graph import Fact
-from .affine import ONE, Affine, operand
-from .base import Array, Linear, Op
-from .movement import Identity
-from .reading import OnnxNode, Unsupported, reads
+from .affine import ONE, ZERO, Affine, operand
+from .base import Array, Linear
+from .movement import Expand, Identity
+from .product import broadcast
+from .reading import Applied, OnnxNode, Reading, reads
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,17 @@ class Add(Linear):
     """Sum of two or more arrays of one shape."""
 
     kinds: ClassVar[tuple[str, ...]] = ("Add", "sum")
-    several: ClassVar[bool] = True
+    arity: ClassVar[int | None] = None
 
     def infer(self, *inputs: Fact) -> Fact:
         shapes = [x.shape for x in inputs]
         if len(set(shapes)) != 1:
             raise ModelError(f"its inputs have different shapes {shapes} per sample; expected one shape")
-        return Fact(shapes[0], nonnegative=all(x.nonnegative for x in inputs))
+        return Fact(
+            shapes[0],
+            nonnegative=all(x.nonnegative for x in inputs),
+            integer=all(x.integer for x in inputs),
+        )
 
     def forward(self, *inputs: Array) -> Array:
         z: Array = inputs[0].copy()
@@ -37,14 +42,29 @@ class Add(Linear):
 
 
 @reads("Add", "Sum")
-def _read_add(node: OnnxNode) -> tuple[Op, ...]:
+def _read_add(node: OnnxNode) -> Reading:
     computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
-    shapes = [node.fact(index).shape for index in computed]
-    if len(set(shapes)) != 1:
-        raise Unsupported(f"it broadcasts arrays of shapes {shapes} per sample; make them equal first")
-    shifts = [
-        Affine(ONE, operand(node, index, shapes[0]))
-        for index in range(len(node.inputs)) if index not in computed
-    ]  # fmt: skip
-    sums = [Add()] if len(computed) > 1 else []
-    return (*sums, *shifts) or (Identity(),)
+    shape = broadcast(tuple(node.fact(index) for index in computed))
+    found: Applied | int = computed[0]
+    if len(computed) > 1:
+        found = Applied(Add(), tuple(_expanded(node, index, shape) for index in computed))
+    for index in range(len(node.inputs)):
+        if index not in computed:
+            found = Applied(Affine(ONE, operand(node, index, shape)), (found,))
+    return found if isinstance(found, Applied) else Identity()
+
+
+@reads("Sub")
+def _read_sub(node: OnnxNode) -> Reading:
+    if node.is_constant(0):
+        return Affine(-ONE, operand(node, 0, node.fact(1).shape))
+    if node.is_constant(1):
+        return Affine(ONE, -operand(node, 1, node.fact(0).shape))
+    shape = broadcast((node.fact(0), node.fact(1)))
+    negated = Applied(Affine(-ONE, ZERO), (_expanded(node, 1, shape),))
+    return Applied(Add(), (_expanded(node, 0, shape), negated))
+
+
+def _expanded(node: OnnxNode, index: int, shape: tuple[int, ...]) -> Applied | int:
+    """Input `index`, broadcast to `shape` if it is smaller."""
+    return index if node.fact(index).shape == shape else Applied(Expand(shape), (index,))

@@ -22,12 +22,17 @@ class Op:
     ----------------
     kinds : tuple of str
         The words by which a composite can select the operator, most special first.
-    several : bool
-        Whether it takes any number of inputs, and not just one.
+    arity : int or None
+        How many inputs it takes; None for any number from one on.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
-    several: ClassVar[bool] = False
+    arity: ClassVar[int | None] = 1
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether what it computes is bounded by 0 and 1, as the gates of products are."""
+        return False
 
     def infer(self, *inputs: Fact) -> Fact:
         """Check the inputs' facts and return the output's; raise `ModelError` if they do not fit."""
@@ -47,9 +52,16 @@ class Linear(Op):
 
 
 class Elementwise(Op):
-    """Operators that act on each element alone, so that relevance may pass through unchanged."""
+    """Operators that act on each element alone, so that relevance may pass through unchanged.
+
+    Class attributes
+    ----------------
+    uniform : bool
+        Whether all elements are treated alike, wherever they are.
+    """
 
     kinds: ClassVar[tuple[str, ...]] = ("activation",)
+    uniform: ClassVar[bool] = True
 
     def derivative(self, x: Array, y: Array) -> Array:
         """The derivative of the operator at `x`, where its value is `y`."""

@@ -68,6 +68,53 @@ class Reshape(Movement):
 
 
 @dataclass(frozen=True)
+class Cast(Identity):
+    """The same numbers as integers or as floats."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("Cast", "movement")
+
+    integer: bool
+
+    def infer(self, *inputs: Fact) -> Fact:
+        return replace(inputs[0], integer=self.integer)
+
+
+@dataclass(frozen=True)
+class Expand(Movement):
+    """Copies along the axes of size 1, so that a sample has another shape of as many axes.
+
+    An element receives the relevance of all of its copies.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one output sample.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("Expand", "movement")
+
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", integers("shape", self.shape, len(self.shape), least=1))
+
+    def infer(self, *inputs: Fact) -> Fact:
+        (x,) = inputs
+        if len(x.shape) != len(self.shape) or any(n not in (1, m) for n, m in zip(x.shape, self.shape)):  # noqa: B905
+            raise ModelError(f"a sample of shape {x.shape} cannot be expanded to {self.shape}")
+        return replace(x, shape=self.shape)
+
+    def forward(self, *inputs: Array) -> Array:
+        (x,) = inputs
+        return np.ascontiguousarray(np.broadcast_to(x, (len(x), *self.shape)))
+
+    def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
+        shape = inputs[0].shape
+        axes = tuple(i for i in range(1, len(shape)) if shape[i] == 1 and s.shape[i] != 1)
+        return (s.sum(axis=axes, keepdims=True),)
+
+
+@dataclass(frozen=True)
 class Transpose(Movement):
     """Axes in another order: axis `i` of an output sample is axis `perm[i]` of the input's."""
 
@@ -94,7 +141,7 @@ class Concat(Movement):
     """Arrays one behind the other along `axis` of a sample (from 0, without the batch axis)."""
 
     kinds: ClassVar[tuple[str, ...]] = ("Concat", "movement")
-    several: ClassVar[bool] = True
+    arity: ClassVar[int | None] = None
 
     axis: int
 
@@ -107,7 +154,11 @@ class Concat(Movement):
             raise ModelError(f"its inputs have shapes {shapes}; they may differ in axis {self.axis} only")
         shape = list(shapes[0])
         shape[self.axis] = sum(shape[self.axis] for shape in shapes)
-        return Fact(tuple(shape), nonnegative=all(x.nonnegative for x in inputs))
+        return Fact(
+            tuple(shape),
+            nonnegative=all(x.nonnegative for x in inputs),
+            integer=all(x.integer for x in inputs),
+        )
 
     def forward(self, *inputs: Array) -> Array:
         return np.concatenate(inputs, axis=self.axis + 1)
@@ -225,12 +276,30 @@ def _read_dropout(node: OnnxNode) -> Identity:
     return Identity()
 
 
+# onnx.TensorProto.DataType
+_FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+_INTEGERS = {
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    12: "uint32",
+    13: "uint64",
+}
+
+
 @reads("Cast")
-def _read_cast(node: OnnxNode) -> Identity:
-    floats = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # onnx.TensorProto.DataType
-    if node.integer("to", 0) not in floats:
-        raise Unsupported(f"it casts to data type {node.integer('to', 0)}; expected one of {floats}")
-    return Identity()
+def _read_cast(node: OnnxNode) -> Cast:
+    to = node.integer("to", 0)
+    if to in _FLOATS:
+        return Cast(integer=False)
+    if to not in _INTEGERS:
+        raise Unsupported(f"it casts to data type {to}; expected one of {_FLOATS | _INTEGERS}")
+    if not node.fact(0).integer:
+        raise Unsupported(f"it casts floats to {_INTEGERS[to]}, which rounds them")
+    return Cast(integer=True)
 
 
 @reads("Transpose")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,8 +185,18 @@ class OnnxNode:
         return result
 
 
-Reader = Callable[[OnnxNode], "Op | tuple[Op, ...]"]
-"""Makes the operator of a node, or a chain of them; raises `Unsupported` or `ModelError`."""
+class Applied(NamedTuple):
+    """An operator applied to inputs of a node, by their numbers, and to what was applied before it."""
+
+    op: Op
+    inputs: tuple[int | Applied, ...]
+
+
+Reading: TypeAlias = "Op | tuple[Op, ...] | Applied"
+"""What a node is read as: an operator of its computed inputs, a chain of them, or a tree."""
+
+Reader = Callable[[OnnxNode], Reading]
+"""Says what a node is; raises `Unsupported` or `ModelError`."""
 
 R = TypeVar("R", bound=Callable[[OnnxNode], Any])
 

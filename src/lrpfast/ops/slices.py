@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import ModelError
 from .base import Op
+from .embedding import Embedding
 from .movement import Pad, Reshape, Slice
 from .parameters import integers
 from .reading import BATCH, OnnxNode, Unsupported, reads
@@ -60,7 +61,11 @@ def _read_split(node: OnnxNode) -> Slice:
 
 @reads("Gather")
 def _read_gather(node: OnnxNode) -> Op | tuple[Op, ...]:
-    """Only what is a slice: one index, or indices in equal steps."""
+    """An embedding, or what is a slice: one index, or indices in equal steps."""
+    if node.is_constant(0):
+        if node.integer("axis", 0) != 0:
+            raise Unsupported("its indices, which are computed, choose along another axis than the first")
+        return Embedding(node.weights(0))
     shape = node.fact(0).shape
     axis = node.axis(node.integer("axis", 0), 1 + len(shape))
     indices = node.constant(1)

@@ -29,6 +29,10 @@ class Softmax(Op):
 
     axis: int = -1
 
+    @property
+    def is_gate(self) -> bool:
+        return True
+
     def infer(self, *inputs: Fact) -> Fact:
         shape = inputs[0].shape
         if not -len(shape) <= self.axis < len(shape):

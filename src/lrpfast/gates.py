@@ -1,0 +1,47 @@
+"""Which factor of a product is the signal and which the gate, found from where the factors come from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .graph import Graph, Node
+from .ops.base import Movement
+from .ops.product import Mul
+
+
+def with_gates(graph: Graph) -> tuple[tuple[Node, ...], list[str]]:
+    """The graph's nodes with `Mul.signal` set where it is known, and a line for each.
+
+    A factor is a gate if its operator makes gates (`Op.is_gate`: Sigmoid and what else is bounded by 0 and 1,
+    perhaps moved about since) and the other one's does not. If that does not tell them apart, it is a gate if it
+    has one number for several of the other factor's.
+    """
+    nodes, found = [], []
+    for node in graph.nodes:
+        if isinstance(node.op, Mul) and node.op.signal is None:
+            gate = _gate(graph, node)
+            if gate is not None:
+                node = replace(node, op=replace(node.op, signal=1 - gate))
+                found.append(f"{node.name}: {node.inputs[gate]} gates {node.inputs[1 - gate]}")
+        nodes.append(node)
+    return tuple(nodes), found
+
+
+def _gate(graph: Graph, node: Node) -> int | None:
+    """The number of the factor that is a gate; None if both may be the signal."""
+    whole = graph.facts[node.output].shape
+    for marks in (
+        [_is_bounded(graph, name) for name in node.inputs],
+        [graph.facts[name].shape != whole for name in node.inputs],
+    ):
+        if marks[0] != marks[1]:
+            return marks.index(True)
+    return None
+
+
+def _is_bounded(graph: Graph, name: str) -> bool:
+    """Whether an array is known to be between 0 and 1."""
+    node = graph.producers.get(name)
+    while node is not None and isinstance(node.op, Movement) and len(node.inputs) == 1:
+        node = graph.producers.get(node.inputs[0])
+    return node is not None and node.op.is_gate
