@@ -18,6 +18,7 @@ from lrpfast import (
     Flat,
     Gamma,
     Gradient,
+    Halves,
     Norm,
     Part,
     Pass,
@@ -27,6 +28,7 @@ from lrpfast import (
     Rule,
     RuleError,
     Share,
+    SignalTakesAll,
     Stabilizer,
     Term,
     WinnerTakeAll,
@@ -40,8 +42,8 @@ VALUES: list[Rule] = [
     Z(), Z(bias=False), Epsilon(), Epsilon(0.5), Epsilon(Stabilizer(0.5, clip=True)), Epsilon(bias=False),
     ZPlus(), ZPlus(0.5), AlphaBeta(), AlphaBeta(1, 0), AlphaBeta(bias=False), Gamma(), Gamma(0.5), ZBox(-1, 1),
     ZBox(-1, 2), ZBox(np.zeros(3), np.ones(3)), ZBox(np.zeros((3, 1)), 1), WSquare(), WSquare(bias=False), Flat(),
-    Flat(0.5), Pass(), Norm(), Norm(0.5), WinnerTakeAll(), Route(), Gradient(), ReLUDeconvNet(),
-    ReLUGuidedBackprop(), CustomRule(max, "mine"),
+    Flat(0.5), Pass(), Norm(), Norm(0.5), WinnerTakeAll(), Route(), SignalTakesAll(), Halves(), Gradient(),
+    ReLUDeconvNet(), ReLUGuidedBackprop(), CustomRule(max, "mine"),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear, Op
 from .parameters import check_broadcast, parameter
-from .product import Div, Mul
+from .product import Div, Mul, broadcast_inputs
 from .reading import OnnxNode, Unsupported, reads
 
 
@@ -110,7 +110,8 @@ def _read_batch_normalization(node: OnnxNode) -> Affine:
 def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
     """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
     array = node.constant(index)
-    array = array.astype(np.float64) if array.dtype.kind in "iu" else node.weights(index)
+    integers = all(node.is_constant(i) or node.fact(i).integer for i in range(len(node.inputs)))
+    array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.weights(index)
     shape = array.shape
     if array.ndim == 1 + len(sample) and len(array) == 1:
         array = array[0]
@@ -129,6 +130,7 @@ ZERO, ONE = np.zeros(()), np.ones(())
 @reads("Mul")
 def _read_mul(node: OnnxNode) -> Op:
     if not (node.is_constant(0) or node.is_constant(1)):
+        broadcast_inputs(node, 0, 1)
         return Mul()
     constant = 0 if node.is_constant(0) else 1
     return Affine(operand(node, constant, node.fact(1 - constant).shape), ZERO)
@@ -141,6 +143,7 @@ def _read_div(node: OnnxNode) -> Op:
     if node.is_constant(0):
         raise Unsupported("it divides a constant by a computed array")
     if not node.is_constant(1):
+        broadcast_inputs(node, 0, 1)
         return Div()
     divisor = operand(node, 1, node.fact(0).shape).astype(np.float64)
     if not divisor.all():

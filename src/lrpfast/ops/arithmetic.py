@@ -10,7 +10,7 @@ from ..graph import Fact
 from .affine import ONE, ZERO, Affine, operand
 from .base import Array, Linear
 from .movement import Expand, Identity
-from .product import broadcast
+from .product import broadcast_inputs
 from .reading import Applied, OnnxNode, Reading, reads
 
 
@@ -44,7 +44,7 @@ class Add(Linear):
 @reads("Add", "Sum")
 def _read_add(node: OnnxNode) -> Reading:
     computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
-    shape = broadcast(tuple(node.fact(index) for index in computed))
+    shape = broadcast_inputs(node, *computed)
     found: Applied | int = computed[0]
     if len(computed) > 1:
         found = Applied(Add(), tuple(_expanded(node, index, shape) for index in computed))
@@ -60,7 +60,7 @@ def _read_sub(node: OnnxNode) -> Reading:
         return Affine(-ONE, operand(node, 0, node.fact(1).shape))
     if node.is_constant(1):
         return Affine(ONE, -operand(node, 1, node.fact(0).shape))
-    shape = broadcast((node.fact(0), node.fact(1)))
+    shape = broadcast_inputs(node, 0, 1)
     negated = Applied(Affine(-ONE, ZERO), (_expanded(node, 1, shape),))
     return Applied(Add(), (_expanded(node, 0, shape), negated))
 

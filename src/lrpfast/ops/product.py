@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Op
+from .reading import OnnxNode, Unsupported
 
 
 def broadcast(inputs: tuple[Fact, ...]) -> tuple[int, ...]:
@@ -23,6 +24,14 @@ def broadcast(inputs: tuple[Fact, ...]) -> tuple[int, ...]:
         raise ModelError(
             f"its inputs have shapes {shapes} per sample; expected equal sizes, or 1, along each of as many axes"
         ) from None
+
+
+def broadcast_inputs(node: OnnxNode, *indices: int) -> tuple[int, ...]:
+    """The shape that some computed inputs of a node broadcast to."""
+    try:
+        return broadcast(tuple(node.fact(index) for index in indices))
+    except ModelError as error:
+        raise Unsupported(str(error)) from None
 
 
 def summed(array: Array, shape: tuple[int, ...]) -> Array:
