@@ -8,69 +8,43 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import cache
+from io import BytesIO
 
 import numpy as np
 import onnx
 import pytest
-from flipping import Flips, blocks, flips, mean, probability
-from networks import efficientnet_lite0
+from flip_cases import CASES, EPSILON, FILES
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx import numpy_helper
-from real_networks import digits_mlp
+from real_networks import digits_mlp, magika_input, magika_labels, magika_path
 from small_networks import onnxruntime_forward
-from text_networks import LENGTH, LIBRARIES, PAD, UNKNOWN, text_cnn
+from text_networks import LIBRARIES, PAD, text_cnn
 
 import lrpfast
-from lrpfast import Composite, Epsilon, Pass
 
 pytestmark = pytest.mark.networks
 
 
-def assert_relevant_inputs_count(found: Flips, times: float = 1.3) -> None:
-    assert found.fall > times * found.random_fall
+@pytest.mark.parametrize("name", CASES)
+def test_inputs_with_relevance_decide(name: str) -> None:
+    found = CASES[name]().measure()
+    assert found.fall > 1.3 * found.random_fall
     assert (found.relevant[1:] < found.random[1:]).mean() > 0.8
 
 
-# --- scikit-learn's MLP on digits ---
+@pytest.mark.parametrize("name", CASES)
+def test_the_ledger_closes(name: str) -> None:
+    assert CASES[name]().explanation.conservation.worst < 1e-5
 
 
 def test_mlp_of_scikit_learn_reads_digits() -> None:
     mlp = digits_mlp()
-    network = lrpfast.load(mlp.model, output="probabilities")
-    p = network.predict(mlp.x)
+    p = CASES["digits"]().network.predict(mlp.x)
     np.testing.assert_allclose(p, mlp.classifier.predict_proba(mlp.x.astype(float)), atol=1e-5)
     assert (p.argmax(1) == mlp.y).mean() > 0.93
 
 
-@pytest.mark.parametrize("rules", ["epsilon_plus", "deep_taylor_bounded"])
-def test_pixels_decide_on_digits(rules: str) -> None:
-    mlp = digits_mlp()
-    network = lrpfast.load(mlp.model, output="probabilities")
-    box = {"low": 0, "high": 16} if rules == "deep_taylor_bounded" else {}
-    x = mlp.x[:40]
-    e = lrpfast.explain(network, x, composite=lrpfast.composite(rules, **box))
-    assert e.conservation.worst < 1e-6
-    steps = np.arange(1, 17) / 64
-    found = mean(flips(probability(network, int(k)), x_i, r, 0, steps)
-                 for x_i, r, k in zip(x, e.relevance, e.target, strict=True))  # fmt: skip
-    assert_relevant_inputs_count(found, times=2)
-
-
-# --- photographs ---
-
-
-def test_squares_decide_on_photographs() -> None:
-    network, x = lrpfast.load(efficientnet_lite0().path), efficientnet_lite0().pictures(3)
-    e = lrpfast.explain(network, x, composite="epsilon_plus")
-    steps = np.arange(1, 8) / 25
-    found = mean(flips(probability(network, int(k)), x_i, r, 0, steps, blocks(x_i.shape, 16), orders=3)
-                 for x_i, r, k in zip(x, e.relevance, e.target, strict=True))  # fmt: skip
-    assert_relevant_inputs_count(found)
-
-
 # --- texts ---
-
-RULES = Composite("epsilon", [("linear", Epsilon()), ("activation", Pass())])
 
 
 @cache
@@ -79,7 +53,7 @@ def texts() -> tuple[lrpfast.Network, np.ndarray, np.ndarray, lrpfast.Explanatio
     net = text_cnn()
     network, x = lrpfast.load(net.path), net.tokens(net.held_out)
     y = np.array([LIBRARIES.index(text.library) for text in net.held_out])
-    return network, x, y, lrpfast.explain(network, x, composite=RULES)
+    return network, x, y, lrpfast.explain(network, x, composite=EPSILON)
 
 
 def test_texts_are_told_apart() -> None:
@@ -87,14 +61,13 @@ def test_texts_are_told_apart() -> None:
     z = network.predict(x)
     np.testing.assert_allclose(z, onnxruntime_forward(str(text_cnn().path), x), atol=1e-5)
     assert (z.argmax(1) == y).mean() > 0.8
-    assert explanation.conservation.worst < 1e-6
     assert explanation.relevance.shape == x.shape
     np.testing.assert_array_equal(explanation.relevance[x == PAD], 0)
 
 
 def test_relevance_of_words_is_the_formula() -> None:
     network, x, _, _ = texts()
-    ours = lrpfast.explain(network, x[:5], composite=RULES, dtype=np.float64)
+    ours = lrpfast.explain(network, x[:5], composite=EPSILON, dtype=np.float64)
     for tokens, target, r in zip(x[:5], ours.target, ours.relevance, strict=True):
         np.testing.assert_allclose(r, written_out(tokens, target), atol=1e-9)
 
@@ -140,10 +113,22 @@ def test_words_that_decide_are_those_of_the_subject(library: str, expected: set[
     assert len(expected.intersection(best)) >= 2, best
 
 
-def test_words_decide() -> None:
-    network, x, y, explanation = texts()
-    right = np.flatnonzero(explanation.target == y)[:40]
-    words = np.where(x != PAD, np.arange(LENGTH), -1)
-    found = mean(flips(probability(network, int(y[i])), x[i], explanation.relevance[i], UNKNOWN,
-                       (0.05, 0.1, 0.15, 0.2, 0.3), words[i]) for i in right)  # fmt: skip
-    assert_relevant_inputs_count(found, times=2)
+# --- files ---
+
+
+def test_files_are_recognised() -> None:
+    case = CASES["files"]()
+    p = case.network.predict(case.x)
+    np.testing.assert_allclose(p, onnxruntime_forward(str(magika_path()), case.x), atol=1e-4)
+    assert [magika_labels()[k] for k in p.argmax(1)] == list(FILES.values())
+
+
+@pytest.mark.parametrize("content", [b"  \n def f(x):\n    return x\n", bytes(range(256)) * 40, b""])
+def test_magika_reads_what_its_own_package_gives_it(content: bytes) -> None:
+    from magika import Magika
+    from magika.types import Seekable
+
+    features = Magika._extract_features_from_seekable(
+        Seekable(BytesIO(content)), 1024, 0, 1024, 256, 4096, False
+    )
+    np.testing.assert_array_equal(magika_input(content), features.beg + features.end)
