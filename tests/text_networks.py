@@ -59,7 +59,7 @@ class Text:
     Attributes
     ----------
     words : tuple of str
-        In lower case; names of the libraries are left out.
+        In lower case; those with a name of a library in them are left out.
     library : str
         One of `LIBRARIES`.
     """
@@ -162,7 +162,8 @@ def _docstrings(library: str) -> Iterable[str]:
 def _words(docstring: str) -> tuple[str, ...]:
     """The words before the examples."""
     prose = re.split(r">>>|\n\s*Examples", docstring)[0].lower()
-    return tuple(word for word in re.findall(r"[a-z]{2,}", prose) if word not in LIBRARIES)
+    found = re.findall(r"[a-z]{2,}", prose)
+    return tuple(word for word in found if not any(library in word for library in LIBRARIES))
 
 
 def _vocabulary(texts: Iterable[Text]) -> list[str]:
