@@ -21,15 +21,12 @@ from real_networks import digits_mlp, magika_input, magika_path
 from text_networks import LENGTH, LIBRARIES, PAD, UNKNOWN, text_cnn
 
 import lrpfast
-from lrpfast import Composite, Epsilon, Norm, Pass
+from lrpfast import Composite, Epsilon
 
 Array = NDArray[Any]
 
-EPSILON = Composite(
-    "epsilon",
-    [("linear", Epsilon()), ("sum", Norm()), ("affine", Pass()), ("activation", Pass())],
-)
-"""ε everywhere."""
+EPSILON = Composite("epsilon", [("convolution", Epsilon()), *lrpfast.composite("epsilon_plus").rules])
+"""ε in convolutions, too."""
 
 FILES = {
     "tests/peers.py": "python",
