@@ -123,7 +123,7 @@ def files() -> Case:
     root = Path(__file__).parents[1]
     x = np.stack([magika_input((root / name).read_bytes()) for name in FILES])
     units = np.where(x == NO_BYTE, -1, np.arange(x.shape[1]))
-    return Case(lrpfast.load(magika_path()), x, EPSILON, NO_BYTE, "byte", _steps(0.02, 8), units, 3)
+    return Case(lrpfast.load(magika_path()), x, EPSILON, NO_BYTE, "byte", _steps(0.1, 5), units, 2)
 
 
 def _steps(share: float, count: int) -> tuple[float, ...]:
