@@ -12,7 +12,7 @@ import typing as _typing
 from ._version import __version__
 
 if _typing.TYPE_CHECKING:
-    from . import image, layers, preprocess, taylor
+    from . import draw, image, layers, preprocess, taylor, text, tokens
     from .api import Explainer, compare, explain, load, propagate
     from .backends import get_num_threads, set_num_threads
     from .composites import COMPOSITES, Composite, Selector, composite
@@ -21,6 +21,7 @@ if _typing.TYPE_CHECKING:
         CompositeError,
         InputError,
         LrpfastError,
+        MissingPackageError,
         ModelError,
         NonFiniteError,
         OutputError,
@@ -98,6 +99,7 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MissingPackageError",
     "ModelError",
     "Network",
     "NonFiniteError",
@@ -134,6 +136,7 @@ __all__ = [
     "__version__",
     "compare",
     "composite",
+    "draw",
     "explain",
     "get_num_threads",
     "image",
@@ -143,9 +146,11 @@ __all__ = [
     "propagate",
     "set_num_threads",
     "taylor",
+    "text",
+    "tokens",
 ]  # fmt: skip
 
-_MODULES = ("image", "layers", "preprocess", "taylor")
+_MODULES = ("draw", "image", "layers", "preprocess", "taylor", "text", "tokens")
 _HOMES = (
     "api",
     "rules",
