@@ -18,6 +18,11 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+import lrpfast
+from lrpfast import image
+from lrpfast.text import TokenRelevance, token_relevance
+from lrpfast.tokens import BytesTokenizer
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 from flip_cases import CASES, FILES
@@ -81,8 +86,6 @@ def words_table(most: int = 10) -> list[str]:
     """For each library the words that spoke for it most, in all texts that were taken for its."""
     net = text_cnn()
     case = CASES["words"]()
-    import lrpfast
-
     x = net.tokens(net.held_out)
     explanation = lrpfast.explain(case.network, x, composite=case.composite)
     relevance = explanation.relevance_of()
@@ -94,26 +97,21 @@ def words_table(most: int = 10) -> list[str]:
                 sums[token] += r
         best = sorted(sums, key=lambda token: -sums[token])[:most]
         rows.append((library, ", ".join(net.vocabulary[token] for token in best)))
-    return [*markdown(("library", "words that spoke for it"), 2, rows), "", *_example(x, explanation)]
+    return markdown(("library", "words that spoke for it"), 2, rows)
 
 
-def _example(x: Array, explanation: Any) -> list[str]:
-    """One text, word by word."""
-    net = text_cnn()
-    graphs = [i for i, text in enumerate(net.held_out) if text.library == "networkx" and len(text.words) < 30]
-    i = max((i for i in graphs if explanation.target[i] == 0), key=lambda i: explanation.probabilities[i, 0])
-    r = explanation.relevance_of()[i]
-    most = np.abs(r).max()
-    words = [_emphasised(net.vocabulary[token] if token != UNKNOWN else "?", value / most)
-             for token, value in zip(x[i], r, strict=True) if token != PAD]  # fmt: skip
-    p = explanation.probabilities[i, 0]
-    return [f"A text that is taken for networkx's (p = {p:.3f}); words with more than half of the largest relevance "
-            "are bold, with more than a tenth in italics, `?` is a word that it does not know:", "",
-            "> " + " ".join(words)]  # fmt: skip
-
-
-def _emphasised(word: str, share: float) -> str:
-    return f"**{word}**" if share > 0.5 else f"*{word}*" if share > 0.1 else word
+def words_picture(path: Path) -> None:
+    """Of each library the first text, of 15 to 30 words, that the network is sure of."""
+    net, case = text_cnn(), CASES["words"]()
+    pictures = []
+    for k, library in enumerate(LIBRARIES):
+        chosen = [text for text in net.held_out if text.library == library and 15 <= len(text.words) <= 30]
+        explanation = lrpfast.explain(case.network, net.tokens(chosen), k, case.composite)
+        i = int(np.argmax(explanation.probabilities[:, k] > 0.9))
+        words = chosen[i].words
+        found = token_relevance(words, explanation.relevance_of()[i, : len(words)], scheme="words")
+        pictures.append(found.image(f"{library}, p = {explanation.probabilities[i, k]:.3f}", font_size=16))
+    image.save(image.grid(pictures, columns=1), path)
 
 
 def _pairs(x: Array, relevance: Array) -> Iterator[tuple[int, float]]:
@@ -123,40 +121,28 @@ def _pairs(x: Array, relevance: Array) -> Iterator[tuple[int, float]]:
 # --- files ---
 
 
-def files_table(width: int = 16, most: int = 4) -> list[str]:
-    """For each file the passages that spoke most for its type."""
+def files_table(most: int = 6) -> list[str]:
+    """For each file the words that spoke most for its type."""
     case = CASES["files"]()
-    explanation = case.explanation
+    probabilities = case.network.predict(case.x)
     rows = []
     for i, name in enumerate(FILES):
-        target = int(explanation.target[i])
-        p = case.network.predict(case.x[i : i + 1])[0, target]
-        found = passages(case.x[i], explanation.relevance_of()[i], width, most)
-        shown = " ".join(f"`{_readable(case.x[i, start : start + width])}`" for start in found)
-        rows.append((name, f"{magika_labels()[target]} {p:.3f}", shown))
-    return markdown(("file", "type", "passages that spoke for it"), 3, rows)
+        target = int(case.explanation.target[i])
+        best = (f"`{_readable(word)}`" for word, _ in file_words(i).words().top(most))
+        rows.append((name, f"{magika_labels()[target]} {probabilities[i, target]:.3f}", " ".join(best)))
+    return markdown(("file", "type", "words that spoke for it"), 3, rows)
 
 
-def passages(x: Array, relevance: Array, width: int, most: int) -> list[int]:
-    """Where the passages of `width` bytes begin that have the largest sums of relevance, none upon another."""
-    sums = np.convolve(np.where(x == NO_BYTE, 0, relevance), np.ones(width), "valid")
-    found: list[int] = []
-    for start in np.argsort(-sums, kind="stable"):
-        if all(abs(start - other) >= width for other in found):
-            found.append(int(start))
-        if len(found) == most:
-            break
-    return found
+def file_words(i: int, part: slice = slice(None)) -> TokenRelevance:
+    """What magika read of a file, and its relevance."""
+    case = CASES["files"]()
+    tokens = BytesTokenizer().named(case.x[i, part], NO_BYTE)
+    return token_relevance(tokens, case.explanation.relevance_of()[i, part])
 
 
-def _readable(data: Array) -> str:
-    """Bytes as text for a table; what is not ASCII as ·, ends of lines as ⏎."""
-    characters = {9: "→", 10: "⏎", 96: "'", 124: "¦"}
-    return "".join(
-        characters.get(byte, chr(byte) if 32 <= byte < 127 else "·")
-        for byte in data.tolist()
-        if byte != NO_BYTE
-    )
+def _readable(word: str) -> str:
+    """A word for a table."""
+    return word.replace("|", "¦").replace("`", "'").replace("\n", "⏎")
 
 
 def main() -> None:
@@ -174,6 +160,8 @@ def main() -> None:
     if arguments.images:
         matplotlib.use("Agg")
         curves(measured, arguments.images / "flips.png")
+        words_picture(arguments.images / "words.png")
+        file_words(0, slice(700)).words().save(arguments.images / "bytes.png", font_size=16)
 
 
 if __name__ == "__main__":
