@@ -92,7 +92,7 @@ def test_text_is_explained_token_by_token(run: Run) -> None:
 
 
 def test_words_are_printed_where_nothing_is_written(run: Run) -> None:
-    result = succeeded(run(OPEN, "--text", "a great film", "--text", "bad!", *VOCAB))
+    result = succeeded(run(OPEN, "--sentence", "a great film", "--sentence", "bad!", *VOCAB))
     head, *rest = result.stdout.splitlines()
     assert head.split("\t")[0] == "text 1" and head.split("\t")[4] == "-"
     assert "a great film" in rest and "bad !" in result.stdout
@@ -100,7 +100,7 @@ def test_words_are_printed_where_nothing_is_written(run: Run) -> None:
     assert "\x1b" not in result.stdout
     assert "text 2 is filled up to 3 tokens like the longest text, and the network sees that" in result.stderr
     assert "padding token" in result.stdout
-    quiet = succeeded(run(OPEN, "--text", "a great film", *VOCAB, "-o", "w.html"))
+    quiet = succeeded(run(OPEN, "--sentence", "a great film", *VOCAB, "-o", "w.html"))
     assert quiet.stdout.count("\n") == 1 and quiet.stderr == ""
 
 
@@ -113,17 +113,17 @@ def test_the_standard_input_is_read(run: Run) -> None:
 def test_texts_are_filled_up_and_cut_to_the_models_length(run: Run) -> None:
     result = run("@sentiment.onnx", "@review.txt", *VOCAB, "--json")
     assert [token["id"] for token in tokens_of(result)] == [*IDS, 0, 0, 0]
-    long = run("@sentiment.onnx", "--text", "good " * 14, *VOCAB, "--json")
+    long = run("@sentiment.onnx", "--sentence", "good " * 14, *VOCAB, "--json")
     assert len(tokens_of(long)) == 12
     assert "text 1: 2 of 14 tokens are cut off, and not seen by the network" in long.stderr
     short = run(OPEN, "@review.txt", *VOCAB, "--max-length", "3", "--json")
     assert [token["id"] for token in tokens_of(short)] == IDS[:3]
-    padded = run("@sentiment.onnx", "--text", "hi", "--tokens", "bytes", "--pad-id", "256", "--json")
+    padded = run("@sentiment.onnx", "--sentence", "hi", "--tokens", "bytes", "--pad-id", "256", "--json")
     assert [token["token"] for token in tokens_of(padded)][1:3] == ["i", "<256>"]
 
 
 def test_a_tokenizer_pads_cuts_and_marks_as_its_file_says(run: Run) -> None:
-    arguments = ("@open.onnx", "--text", "the actor was acting", "--text", "good " * 9, "--json")
+    arguments = ("@open.onnx", "--sentence", "the actor was acting", "--sentence", "good " * 9, "--json")
     for file in ("@tokenizer.json", "@bert.txt"):
         result = run(*arguments, "--tokens", file)
         first = [token["token"] for token in tokens_of(result)]
@@ -138,7 +138,7 @@ def test_a_tokenizer_pads_cuts_and_marks_as_its_file_says(run: Run) -> None:
 
 
 def test_masks_are_filled_in(run: Run, files: Path) -> None:
-    texts = ("--text", "a great film", "--text", "bad", "--json", "-t", "0", "--dtype", "float64")
+    texts = ("--sentence", "a great film", "--sentence", "bad", "--json", "-t", "0", "--dtype", "float64")
     result = run("@masked.onnx", *texts, *VOCAB)
     assert result.stderr == ""  # the mask hides the padding, so there is nothing to say
     bad = tokens_of(result, 1)
@@ -242,26 +242,26 @@ def test_without_matplotlib_arrays_can_still_be_written(run: Run, monkeypatch: p
 # --- what is refused ---
 
 BAD: list[tuple[str, tuple[str, ...], int, str]] = [
-    ("text without tokens", (OPEN, "--text", "a"), 2, "--text needs to know what the network's tokens are"),
+    ("text without tokens", (OPEN, "--sentence", "a"), 2, "--sentence needs to know what the network's tokens are"),
     ("words without tokens", (OPEN, "x.npy", "--words"), 2, "--words needs"),
-    ("no text", (OPEN, *VOCAB), 2, "give a text file, - for the standard input, or --text WORDS"),
-    ("empty words", (OPEN, *VOCAB, "--text", " "), 2, "--text is empty"),
-    ("a file as words", (OPEN, *VOCAB, "--text", "@review.txt"), 2, "is the name of a file, not the words in it"),
-    ("stdin twice", (OPEN, "-", "-", *VOCAB), 2, "can be read once only"),
+    ("no text", (OPEN, *VOCAB), 2, "give --text FILE, --text - for the standard input, or --sentence WORDS"),
+    ("empty words", (OPEN, *VOCAB, "--sentence", " "), 2, "--sentence is empty"),
+    ("a file as words", (OPEN, *VOCAB, "--sentence", "@review.txt"), 2, "is the name of a file, not the words in it"),
+    ("stdin twice", (OPEN, "-", "--text", "-", *VOCAB), 2, "can be read once only"),
     ("no tokens file", (OPEN, "@review.txt", "--tokens", "@no.txt"), 3, "cannot read the tokens"),
-    ("no text file", (OPEN, "@no.txt", *VOCAB), 3, "cannot read the text"),
+    ("no text file", (OPEN, "--text", "@no.txt", *VOCAB), 3, "cannot read the text"),
     ("not UTF-8", (OPEN, "@ids.bin", *VOCAB), 3, "ids.bin: the text is not UTF-8"),
     ("empty text", (OPEN, "@empty.txt", *VOCAB), 3, "there is not a single token in it"),
     ("a picture model", ("@signals.onnx", "@review.txt", *VOCAB), 2, "takes samples of 2 × 40, not a sequence"),
     ("no model", ("@no.onnx", "@review.txt", *VOCAB), 1, "there is no model"),
     ("not ONNX", ("@review.txt", "@review.txt", *VOCAB), 1, "review.txt"),
-    ("too long", ("@sentiment.onnx", "--text", "a", *VOCAB, "--max-length", "13"), 2, "the model takes 12 tokens"),
-    ("no padding", ("@sentiment.onnx", "--text", "a", "--tokens", "bytes"), 2, "say --pad-id N"),
-    ("unknown id", (OPEN, "--text", "a", "--tokens", "@huge.json"), 1, "the index 300 is out of range"),
-    ("colours of words", (OPEN, "--text", "a", *VOCAB, "--cmap", "hot"), 2, "--cmap is for heatmaps and curves"),
-    ("overlay of words", (OPEN, "--text", "a", *VOCAB, "-o", "a.png", "--overlay"), 2, "--overlay needs a picture"),
-    ("words as svg", (OPEN, "--text", "a", *VOCAB, "-o", "a.svg"), 2, "expected a name in .html .htm .txt .png"),
-    ("features of words", (OPEN, "--text", "a", *VOCAB, "--features", "@names.txt"), 2, "--features names"),
+    ("too long", ("@sentiment.onnx", "--sentence", "a", *VOCAB, "--max-length", "13"), 2, "the model takes 12 tokens"),
+    ("no padding", ("@sentiment.onnx", "--sentence", "a", "--tokens", "bytes"), 2, "say --pad-id N"),
+    ("unknown id", (OPEN, "--sentence", "a", "--tokens", "@huge.json"), 1, "the index 300 is out of range"),
+    ("colours of words", (OPEN, "--sentence", "a", *VOCAB, "--cmap", "hot"), 2, "--cmap is for heatmaps and curves"),
+    ("overlay of words", (OPEN, "--sentence", "a", *VOCAB, "-o", "a.png", "--overlay"), 2, "--overlay needs a picture"),
+    ("words as svg", (OPEN, "--sentence", "a", *VOCAB, "-o", "a.svg"), 2, "expected a name in .html .htm .txt .png"),
+    ("features of words", (OPEN, "--sentence", "a", *VOCAB, "--features", "@names.txt"), 2, "--features names"),
     ("too few names", ("@signals.onnx", "@signals.npy", "--features", "@names.txt", "--json"), 3, "8 names, but"),
     ("no names", ("@table.onnx", "@table.npy", "--features", "@no.txt", "--json"), 3, "cannot read the features"),
     ("no column", ("@table.onnx", "@signal.csv", "--features", "@names.txt", "--json"), 3, "no column 'age'"),
@@ -290,7 +290,7 @@ def test_inputs_whose_use_is_unclear_are_refused(run: Run, files: Path) -> None:
     model = text_model(12, mask=True)
     model.graph.input[1].name = "position_ids"
     onnx.save(model, "two.onnx")
-    result = run("two.onnx", "--text", "a", *VOCAB)
+    result = run("two.onnx", "--sentence", "a", *VOCAB)
     assert result.exit_code == 2
     assert "which of the model's inputs ids, position_ids, token_type_ids takes the tokens" in result.stderr
 

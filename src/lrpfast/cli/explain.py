@@ -78,8 +78,8 @@ HELP = """Explain what a network sees in pictures, texts, signals, tables or arr
       lrpfast explain model.onnx photo.jpg -o heat.png --labels labels.txt
       lrpfast explain model.onnx photo.jpg -o heat.png --overlay -t "tabby cat"
       lrpfast explain model.onnx photos/*.jpg -o heat/ -c epsilon_gamma_box
-      lrpfast explain model.onnx --tokens tokenizer.json --text "a good film"
-      lrpfast explain model.onnx review.txt --tokens vocab.txt -o review.html
+      lrpfast explain model.onnx --tokens vocab.txt --sentence "a good film"
+      lrpfast explain model.onnx --tokens vocab.txt --text review.txt -o r.html
       lrpfast explain model.onnx patients.csv -o patients/
       lrpfast explain model.onnx signals.npy -o relevance.npy --json
     """
@@ -151,11 +151,12 @@ def explain(
     model: str, inputs: tuple[str, ...], out: str | None, save: str | None, target: str | None,
     labels: str | None, composite: str, parameters: Parameters, low: float | None, high: float | None,
     init: str | None, preprocess: str | None, mode: Mode | None, cmap: str | None, tokens: str | None,
-    text: tuple[str, ...], joined: bool, max_length: int | None, pad_id: int | None,
+    text_files: tuple[str, ...], sentences: tuple[str, ...], joined: bool, max_length: int | None, pad_id: int | None,
     features: str | None, top: int, input_shape: tuple[int, ...] | None, threads: int | None,
     max_memory: int | None, backend: str | None, dtype: str, as_json: bool,
 ) -> None:  # fmt: skip
-    options = TextOptions(tokens, text, joined, max_length, pad_id)
+    inputs = (*inputs, *text_files)
+    options = TextOptions(tokens, sentences, joined, max_length, pad_id)
     options.check(inputs)
     if out is None and save is None and tokens is None and not as_json:
         raise usage("there is nothing to write", "say -o heat.png, --save result.npz or --json")

@@ -31,7 +31,9 @@ text_options = apply(
         "--tokens", metavar="FILE|bytes",
         help="How text becomes token ids: tokenizer.json, vocab.txt, or bytes. Inputs are text files then.",
     ),
-    click.option("--text", multiple=True, metavar="WORDS", help="Explain these words; repeatable."),
+    click.option("--text", "text_files", multiple=True, type=click.Path(), metavar="FILE",
+                 help="A text file, as INPUT; - for the standard input; repeatable."),
+    click.option("--sentence", "sentences", multiple=True, metavar="WORDS", help="Explain these words; repeatable."),
     click.option(
         "--words/--pieces", "joined", default=False,
         help="Show words whole, or the pieces that the network reads.  [default: pieces]",
@@ -54,7 +56,7 @@ class TextOptions:
     ----------
     tokens : str or None
         The tokenizer's file, or "bytes".
-    texts : tuple of str
+    sentences : tuple of str
         The words themselves.
     joined : bool
         Whether pieces of words are joined before they are shown.
@@ -62,7 +64,7 @@ class TextOptions:
     """
 
     tokens: str | None
-    texts: tuple[str, ...]
+    sentences: tuple[str, ...]
     joined: bool
     max_length: int | None
     pad_id: int | None
@@ -70,20 +72,22 @@ class TextOptions:
     def check(self, inputs: Sequence[str]) -> None:
         """Raise `Failure` if these options make no sense, or there is nothing to explain."""
         given = {
-            "--text": self.texts, "--words": self.joined or None, "--max-length": self.max_length,
+            "--sentence": self.sentences, "--words": self.joined or None, "--max-length": self.max_length,
             "--pad-id": self.pad_id,
         }  # fmt: skip
         for name, value in given.items():
             if self.tokens is None and value not in ((), None):
                 raise usage(f"{name} needs to know what the network's tokens are",
                             "say --tokens tokenizer.json, vocab.txt or bytes")  # fmt: skip
-        for text in self.texts:
+        for text in self.sentences:
             if not text.strip():
-                raise usage("--text is empty", "give the words to be explained")
+                raise usage("--sentence is empty", "give the words to be explained")
             if len(text) < 256 and Path(text).is_file():
-                raise usage(f"--text {text!r} is the name of a file, not the words in it", "leave --text out")
-        if not inputs and not self.texts:
-            text = "give a text file, - for the standard input, or --text WORDS"
+                raise usage(
+                    f"--sentence {text!r} is the name of a file, not the words in it", "say --text FILE"
+                )
+        if not inputs and not self.sentences:
+            text = "give --text FILE, --text - for the standard input, or --sentence WORDS"
             how = "`lrpfast explain --help` shows how it is used"
             raise usage("Missing argument 'INPUT...'", how if self.tokens is None else text)
         if inputs.count("-") > 1:
@@ -153,7 +157,7 @@ class Texts:
         self._model = _token_inputs(model, input_shape)
         self.input = self._model.ids
         limit = self._limit()
-        self._found = list(_tokenized(inputs, options.texts, self.tokenizer, limit))
+        self._found = list(_tokenized(inputs, options.sentences, self.tokenizer, limit))
         longest = max((len(text.ids) for _, _, text in self._found), default=None)
         length = self._model.length or longest
         self.input_shape = input_shape if length is None else self._model.shapes(length)
