@@ -128,8 +128,10 @@ def files_table(most: int = 6) -> list[str]:
     rows = []
     for i, name in enumerate(FILES):
         target = int(case.explanation.target[i])
-        best = (f"`{_readable(word)}`" for word, _ in file_words(i).words().top(most))
-        rows.append((name, f"{magika_labels()[target]} {probabilities[i, target]:.3f}", " ".join(best)))
+        found = file_words(i).words().top(5 * most)
+        best = list(dict.fromkeys(_readable(word) for word, r in found if r > 0))
+        shown = " ".join(f"`{word}`" for word in best[:most])
+        rows.append((name, f"{magika_labels()[target]} {probabilities[i, target]:.3f}", shown))
     return markdown(("file", "type", "words that spoke for it"), 3, rows)
 
 
@@ -141,8 +143,9 @@ def file_words(i: int, part: slice = slice(None)) -> TokenRelevance:
 
 
 def _readable(word: str) -> str:
-    """A word for a table."""
-    return word.replace("|", "¦").replace("`", "'").replace("\n", "⏎")
+    """A word for a table: of a long one its two ends."""
+    word = word if len(word) <= 40 else f"{word[:16]}…{word[-23:]}"
+    return word.replace("|", "¦").replace("`", "'")
 
 
 def main() -> None:
