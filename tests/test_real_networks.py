@@ -6,7 +6,7 @@ removed than when as many others are (flipping.py).
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache
 from io import BytesIO
 
@@ -121,6 +121,13 @@ def test_files_are_recognised() -> None:
     p = case.network.predict(case.x)
     np.testing.assert_allclose(p, onnxruntime_forward(str(magika_path()), case.x), atol=1e-4)
     assert [magika_labels()[k] for k in p.argmax(1)] == list(FILES.values())
+
+
+def test_pieces_of_magika_are_found() -> None:
+    # As exported, the embedding is a comparison with 0 … 256, and of GELU and LayerNorm only arithmetic is left.
+    graph = CASES["files"]().network.canonized().graph
+    kinds = Counter(type(node.op).__name__ for node in graph.nodes)
+    assert (kinds["Embedding"], kinds["Gelu"], kinds["Normalization"], kinds["Mul"]) == (1, 2, 2, 0)
 
 
 @pytest.mark.parametrize("content", [b"  \n def f(x):\n    return x\n", bytes(range(256)) * 40, b""])
