@@ -176,8 +176,8 @@ def relu_model(**changes: Any) -> onnx.ModelProto:
 
 
 def test_declarations_that_are_refused() -> None:
-    for opset in (6, onnx.defs.onnx_opset_version() + 1):
-        with pytest.raises(ModelError, match=rf"opset {opset}; expected 7 to"):
+    for opset in (5, onnx.defs.onnx_opset_version() + 1):
+        with pytest.raises(ModelError, match=rf"opset {opset}; expected 6 to"):
             load_graph(relu_model(opset=opset))
     with pytest.raises(ModelError, match=r"2 outputs, y, x; say which.*output="):
         load_graph(relu_model(outputs=("y", "x")))
