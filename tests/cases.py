@@ -16,6 +16,7 @@ import numpy as np
 import oracle
 
 from lrpfast import (
+    AbsNorm,
     AlphaBeta,
     AvgPool1d,
     AvgPool2d,
@@ -144,6 +145,7 @@ def _rules() -> dict[str, tuple[Rule, Oracle]]:
         (Epsilon(), oracle.epsilon),
         (Epsilon(bias=False), partial(oracle.epsilon, bias=False)),
         (Norm(), oracle.epsilon),
+        (AbsNorm(), oracle.abs_norm),
         (ZPlus(), oracle.z_plus),
         (ZPlus(bias=False), partial(oracle.z_plus, bias=False)),
         (ZBox(-2, 2), partial(oracle.z_box, low=-2, high=2)),
@@ -171,6 +173,7 @@ def _stabilized_rules() -> dict[str, tuple[Rule, Oracle]]:
         pairs += [
             (Epsilon(stabilizer), partial(oracle.epsilon, **options)),
             (Norm(stabilizer), partial(oracle.epsilon, **options)),
+            (AbsNorm(stabilizer), partial(oracle.abs_norm, **options)),
             (ZPlus(stabilizer), partial(oracle.z_plus, **options)),
             (AlphaBeta(stabilizer=stabilizer), partial(oracle.alpha_beta, alpha=2, beta=1, **options)),
             (Gamma(stabilizer=stabilizer), partial(oracle.gamma, gamma=0.25, **options)),

@@ -62,7 +62,6 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
     "Sub-broadcast": ([node("Sub", "x f")], {}, "expected equal sizes, or 1"),
     "Mul-broadcast": ([node("Mul", "f x")], {}, "expected equal sizes, or 1"),
     "Div-broadcast": ([node("Div", "x f")], {}, "expected equal sizes, or 1"),
-    "Div-constant": ([node("Div", "c x")], {"c": 1.0}, "divides a constant"),
     "Concat-constant": ([node("Concat", "x c", axis=1)], {"c": ones(1, 1, 4)}, "is a constant"),
     "Concat-batch": ([node("Concat", "x x", axis=0)], {}, "axis 0, the batch"),
     "Transpose-batch": ([node("Transpose", "x")], {}, "moves axis 0, the batch"),

@@ -1,8 +1,8 @@
 """Canonisation: the same function as a graph on which the rules mean what they should.
 
 BatchNormalization and other affine operators are folded into the linear layer before or after them,
-zero padding into the convolution after it, identities are dropped, a final Softmax is cut off, and products are
-told which factor is their gate. Folding is computed in float64.
+zero padding into the convolution after it, identities are dropped, a final Softmax or LogSoftmax is cut off,
+and products are told which factor is their gate. Folding is computed in float64.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .ops.base import Array
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
 from .ops.movement import Identity, Pad
-from .ops.softmax import Softmax
+from .ops.softmax import LogSoftmax, Softmax
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Canonized:
     Attributes
     ----------
     graph : Graph
-    head : Softmax or None
-        The Softmax that was cut off the end.
+    head : Softmax, LogSoftmax or None
+        What was cut off the end.
     changes : tuple of str
         One line per change.
     """
 
     graph: Graph
-    head: Softmax | None
+    head: Softmax | LogSoftmax | None
     changes: tuple[str, ...]
 
 
@@ -71,9 +71,9 @@ def _drop_identities(graph: Graph, changes: list[str]) -> Graph:
     return _rebuilt(graph, nodes, alias.get(graph.output, graph.output)) if alias else graph
 
 
-def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Softmax | None]:
+def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Softmax | LogSoftmax | None]:
     last = graph.producers.get(graph.output)
-    if last is None or not isinstance(last.op, Softmax):
+    if last is None or not isinstance(last.op, (Softmax, LogSoftmax)):
         return graph, None
     if last.op.axis not in (0, -len(graph.output_shape)):
         return graph, None

@@ -14,8 +14,10 @@ from .errors import CompositeError, RuleError
 from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
 from .ops.embedding import Embedding
+from .ops.function import FUNCTIONS
 from .parts import Stabilizer
 from .rules import (
+    AbsNorm,
     AlphaBeta,
     Epsilon,
     Flat,
@@ -45,8 +47,9 @@ KINDS = {
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
     "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
     "product": "Mul of two activations, with or without a gate, Div",
-    "activation": "Relu, Clip, Sigmoid, Softmax, …",
+    "activation": "Relu, Gelu, Sigmoid, Softmax, … and other functions of one number, as Exp or Pow",
     "max_pool": "MaxPool, GlobalMaxPool",
+    "winner": "max-pooling, and Max and Min of several activations",
     "embedding": "Gather of a table's rows by the network's input",
     "movement": "Reshape, Transpose, Concat, …",
 }
@@ -55,12 +58,16 @@ KINDS = {
 INITS = ("logit", "one", "probability")
 """The words for initial relevance."""
 
+SUMS: Mapping[str, type[Norm | AbsNorm]] = {"norm": Norm, "abs": AbsNorm}
+"""The words for how presets share sums and average pooling: by contribution, or by its magnitude."""
+
 
 def _all_kinds(op: type[Op] = Op) -> set[str]:
     return set(op.kinds).union(*map(_all_kinds, op.__subclasses__()))
 
 
-_KNOWN_KINDS = ("*", *KINDS, *sorted(_all_kinds() - set(KINDS)), "BatchNormalization")
+_NAMES = _all_kinds().union(FUNCTIONS, ["BatchNormalization"])
+_KNOWN_KINDS = ("*", *KINDS, *sorted(_NAMES - set(KINDS)))
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Selector:
 
 # What every composite ends with: here relevance has only one way to go.
 _IMPLICIT: tuple[tuple[Selector, Rule], ...] = (
-    (Selector("max_pool"), WinnerTakeAll()),
+    (Selector("winner"), WinnerTakeAll()),
     (Selector("movement"), Route()),
 )
 
@@ -119,7 +126,7 @@ class Composite:
     name : str
         Shown in reports and manifests.
     rules : iterable of (Selector or str, Rule)
-        A string is a kind: ``("convolution", ZPlus())``. Max-pooling (`WinnerTakeAll`) and
+        A string is a kind: ``("convolution", ZPlus())``. Max-pooling, Max and Min (`WinnerTakeAll`) and
         movement operators (`Route`) need no entry.
     init : {"logit", "one", "probability"}, default "logit"
         The initial relevance that goes with the composite.
@@ -250,11 +257,13 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
 # --- presets ---
 
 
-def _base(stabilizer: float | Stabilizer) -> tuple[tuple[str, Rule], ...]:
-    """What zennit's composites do beside convolutions and dense layers."""
+def _base(stabilizer: float | Stabilizer, sums: str = "norm") -> tuple[tuple[str, Rule], ...]:
+    """What zennit's composites do beside convolutions and dense layers, but for `sums`."""
+    if sums not in SUMS:
+        raise CompositeError(f"sums is {sums!r}; expected one of {', '.join(SUMS)}")
     return (
-        ("sum", Norm(stabilizer)),
-        ("average_pool", Norm(stabilizer)),
+        ("sum", SUMS[sums](stabilizer)),
+        ("average_pool", SUMS[sums](stabilizer)),
         ("affine", Pass()),
         ("gating", SignalTakesAll()),
         ("product", Halves()),
@@ -267,58 +276,59 @@ def _preset(name: str, doc: str, entries: Iterable[tuple[Any, Rule]], **more: An
 
 
 def epsilon_plus(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """z⁺ for convolutions, ε for dense layers."""
     return _preset(
         "epsilon_plus", "z⁺ for convolutions, ε for dense layers",
-        [("convolution", ZPlus(stabilizer, bias)), ("dense", Epsilon(epsilon, bias)), *_base(stabilizer)],
+        [("convolution", ZPlus(stabilizer, bias)), ("dense", Epsilon(epsilon, bias)),
+         *_base(stabilizer, sums)],
     )  # fmt: skip
 
 
 def epsilon_plus_flat(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """As `epsilon_plus`, with equal shares in the first linear layer."""
     first = (Selector("linear", first=True), Flat(stabilizer))
     return _preset(
         "epsilon_plus_flat", "as epsilon_plus, equal shares in the first layer",
-        [first, *epsilon_plus(epsilon, stabilizer, bias).rules],
+        [first, *epsilon_plus(epsilon, stabilizer, bias, sums).rules],
     )  # fmt: skip
 
 
 def epsilon_alpha2_beta1(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """α=2, β=1 for convolutions, ε for dense layers."""
     return _preset(
         "epsilon_alpha2_beta1", "α=2, β=1 for convolutions, ε for dense layers",
         [("convolution", AlphaBeta(2, 1, stabilizer, bias)), ("dense", Epsilon(epsilon, bias)),
-         *_base(stabilizer)],
+         *_base(stabilizer, sums)],
     )  # fmt: skip
 
 
 def epsilon_alpha2_beta1_flat(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """As `epsilon_alpha2_beta1`, with equal shares in the first linear layer."""
     first = (Selector("linear", first=True), Flat(stabilizer))
     return _preset(
         "epsilon_alpha2_beta1_flat", "as epsilon_alpha2_beta1, equal shares in the first layer",
-        [first, *epsilon_alpha2_beta1(epsilon, stabilizer, bias).rules],
+        [first, *epsilon_alpha2_beta1(epsilon, stabilizer, bias, sums).rules],
     )  # fmt: skip
 
 
 def epsilon_gamma_box(
     low: float | Array, high: float | Array, epsilon: float = 1e-6, gamma: float = 0.25,
-    stabilizer: float | Stabilizer = 1e-6, bias: bool = True,
+    stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm",
 ) -> Composite:  # fmt: skip
     """z^B for the first convolution, γ for the others, ε for dense layers."""
     return _preset(
         "epsilon_gamma_box", "z^B for the first convolution, γ for the others, ε for dense layers",
         [(Selector("convolution", first=True), ZBox(low, high, stabilizer)),
          ("convolution", Gamma(gamma, stabilizer, bias)), ("dense", Epsilon(epsilon, bias)),
-         *_base(stabilizer)],
+         *_base(stabilizer, sums)],
     )  # fmt: skip
 
 
@@ -348,7 +358,7 @@ def deep_taylor_bounded(
     return _deep_taylor("deep_taylor_bounded", doc, ZBox(low, high, stabilizer), stabilizer)
 
 
-_RECTIFIERS = ("Relu", "LeakyRelu", "Clip")
+_RECTIFIERS = ("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip")
 
 
 def _gradient_like(name: str, doc: str, rectifier: Rule, **more: Any) -> Composite:
@@ -376,11 +386,12 @@ def guided_backprop() -> Composite:
     return _gradient_like("guided_backprop", "guided backprop", ReLUGuidedBackprop())
 
 
-def excitation_backprop(stabilizer: float | Stabilizer = 1e-6) -> Composite:
+def excitation_backprop(stabilizer: float | Stabilizer = 1e-6, sums: str = "norm") -> Composite:
     """Excitation backprop (Zhang et al. 2018): z⁺ without bias; the target starts with 1."""
     return _preset(
         "excitation_backprop", "excitation backprop: z⁺ without bias",
-        [("linear", ZPlus(stabilizer, bias=False)), ("activation", Gradient()), *_base(stabilizer)],
+        [("linear", ZPlus(stabilizer, bias=False)), ("activation", Gradient()),
+         *_base(stabilizer, sums)],
         init="one",
     )  # fmt: skip
 
@@ -404,7 +415,8 @@ def composite(name: str | Composite, **parameters: Any) -> Composite:
     name : str or Composite
         A name in `COMPOSITES`; a composite is returned as it is.
     **parameters
-        The preset's own, such as ``epsilon``, ``gamma``, ``low`` and ``high``.
+        The preset's own, such as ``epsilon``, ``gamma``, ``low`` and ``high``. ``sums="abs"`` shares sums and
+        average pooling by magnitude (`AbsNorm`).
 
     Raises
     ------

@@ -6,6 +6,7 @@ products a rule costs; every step says in words which form it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from . import gain
 from . import shares as forms
 from .arena import laid_out
 from .backends.ending import WHOLE, Ending, Quotient
@@ -21,15 +23,17 @@ from .errors import RuleError
 from .fuse import fused
 from .graph import Fact, Graph, Node
 from .hoist import hoisted
-from .layout import Stored, blocked, canonical, elements, follows, homes, three
+from .layout import Stored, blocked, canonical, elements, follows, homes, keeps_zero, three
 from .ledger import PARTS, SUMS, Account, Books
 from .linear_map import LinearMap, linear_map
-from .ops.activation import Clip, LeakyRelu, Relu, Tanh
+from .ops.activation import Clip, LeakyRelu, Relu
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
+from .ops.extremes import Max, Min
 from .ops.movement import Identity, Pad, Reshape
 from .ops.pool import GlobalMaxPool, MaxPool
 from .ops.product import Mul, summed
+from .ops.select import Mask
 from .parts import Share
 from .plan import Plan
 from .rules import (
@@ -49,7 +53,7 @@ from .steps import Back, Delivery, Draft, HostCall, KernelCall, Shape, Step, Vie
 
 def lower(
     graph: Graph, assigned: Mapping[str, Assignment] | None, backend: Any, dtype: Any = np.float32,
-    record: Iterable[str] = (), *, fuse: bool = True,
+    record: Iterable[str] = (), *, fuse: bool = True, limit: float = math.inf, spare: bool = True,
 ) -> Plan:  # fmt: skip
     """Make the plan.
 
@@ -65,14 +69,19 @@ def lower(
         Names of the nodes whose outputs' relevance is to be kept.
     fuse : bool, default True
         Let steps end in others where they can.
+    limit : float, default ∞
+        What a node hands back is scaled down to so many times Σ|R| that arrived, sample by sample, if its rule
+        promises conservation.
+    spare : bool, default True
+        But for the node that makes the output.
     """
     rules = () if assigned is None else (assigned,)
-    return Lowering(graph, backend, np.dtype(dtype)).plan(rules, tuple(record), fuse)
+    return Lowering(graph, backend, np.dtype(dtype), limit, spare).plan(rules, tuple(record), fuse)
 
 
 def lower_kept(
     graph: Graph, assigned: Sequence[Mapping[str, Assignment]], backend: Any, dtype: Any = np.float32,
-    record: Iterable[str] = (), *, fuse: bool = True,
+    record: Iterable[str] = (), *, fuse: bool = True, limit: float = math.inf,
 ) -> Plan:  # fmt: skip
     """Make a plan that can pass relevance back any number of times after one forward pass.
 
@@ -83,16 +92,20 @@ def lower_kept(
     assigned : sequence of mapping of node name to Assignment
         The rules of each pass back.
     """
-    return Lowering(graph, backend, np.dtype(dtype)).plan(assigned, tuple(record), fuse, keep=True)
+    return Lowering(graph, backend, np.dtype(dtype), limit).plan(assigned, tuple(record), fuse, keep=True)
 
 
 class Lowering:
     """The state of one lowering: steps made so far, and what has been delivered where."""
 
-    def __init__(self, graph: Graph, backend: Any, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, graph: Graph, backend: Any, dtype: np.dtype[Any], limit: float = math.inf, spare: bool = True
+    ) -> None:
         self.graph = graph
         self.backend = backend
         self.dtype = dtype
+        self.limit = limit
+        self.spare = spare
         self.homes = homes(graph, backend.LANES)
         self.maps: dict[str, LinearMap] = {}
         self.steps: list[Step] = []
@@ -106,6 +119,7 @@ class Lowering:
         self.sums: dict[str, int] = {}  # the number of the sums of an array
         self.ledgers: dict[str, View] = {}  # a node's ledger
         self.rules: dict[str, Rule] = {}
+        self.explained: frozenset[str] = frozenset()  # nodes that make the output
         self.vanishing: Mapping[str, bool] = {}
 
     def plan(
@@ -134,6 +148,7 @@ class Lowering:
         """A pass back under some rules."""
         graph = self.graph
         self.rules = {name: assignment.rule for name, assignment in assigned.items()}
+        self.explained = gain.explained(graph, self.rules) if self.spare else frozenset()
         self.vanishing = _vanishing(graph, self.rules)
         self.steps, self.relevance, self.sums, self.ledgers = [], {}, {}, {}
         start = self.stored(relevance_of(graph.output), graph.output)
@@ -229,6 +244,10 @@ class Lowering:
             self.steps.append(KernelCall(node, "sums", arguments))
         return self.sums[relevance.name]
 
+    def sums_of(self, value: str) -> View:
+        """Where the sums of the relevance of `value` as it stands are, once somebody has asked for their number."""
+        return _sums(self.relevance[value].name)
+
     def ledger(self, node: Node) -> View:
         """Where a node's divisions count what bias, stabilizer and dead units take."""
         if node.name not in self.ledgers:
@@ -320,7 +339,7 @@ class Lowering:
         else:
             inputs = tuple(self.value(name, home, node).host(home) for name in node.inputs)
             self.values[node.output] = z = self.stored(node.output, node.output, home)
-            self.host(node, f"{type(op).__name__}.forward", _alone(op.forward), inputs, Delivery(z.host()))
+            self.host(node, f"{op.kinds[0]}.forward", _alone(op.forward), inputs, Delivery(z.host()))
 
     def linear_forward(self, node: Node, op: Linear) -> None:
         x, z = self.fact(node.inputs[0]), self.fact(node.output)
@@ -354,7 +373,39 @@ class Lowering:
     def vjp(self, node: Node, rule: Rule) -> Account:
         """Hand the relevance of the node's output to its inputs."""
         arrived = self.total(node.output, node.name)
-        before = {name: self.total(name, node.name) for name in node.inputs if name in self.relevance}
+        names = tuple(dict.fromkeys(node.inputs))
+        before = {name: self.total(name, node.name) for name in names if name in self.relevance}
+        most = self.largest_gain(node, rule)
+        limit = self.limit if most > self.limit else math.inf
+        aside = {name: self.relevance.pop(name) for name in before} if limit < math.inf else {}
+        self.hand_back(node, rule)
+        self.bring_home(node)
+        clipped = gain.scaled_down(self, node, aside, limit) if limit < math.inf else ()
+        left = tuple(
+            (self.total(name, node.name), before.get(name)) for name in names if name in self.relevance
+        )
+        if clipped:
+            handed: tuple[tuple[int, int | None], ...] = tuple((number, None) for number in clipped)
+        else:
+            handed = ((arrived, None),) if self.hands_on_all(node, rule) else left
+        ledger = list(self.ledgers).index(node.name) if node.name in self.ledgers else None
+        return Account(
+            node.name, str(rule), rule.conserves, arrived, left, ledger, handed, limit,
+            node.name in self.explained, most,
+        )  # fmt: skip
+
+    def largest_gain(self, node: Node, rule: Rule) -> float:
+        """The most by which the node may multiply Σ|R|; 0 where that is no blow-up."""
+        if not rule.conserves or node.name in self.explained:
+            return 0.0
+        return gain.largest_gain(self.graph, node, rule)
+
+    def hands_on_all(self, node: Node, rule: Rule) -> bool:
+        """Whether the node hands on just what arrives, so that its magnitudes are known wherever it goes."""
+        return len(node.inputs) == 1 and isinstance(rule, Pass)
+
+    def hand_back(self, node: Node, rule: Rule) -> None:
+        """The steps of the rule."""
         if isinstance(rule, SharingRule):
             share = forms.share_sum if isinstance(node.op, Add) else forms.share_linear
             self.ledger(node)
@@ -378,16 +429,9 @@ class Lowering:
             self.gradient(node)
         else:
             values = not isinstance(node.op, (Movement, Linear))
-            self.host_vjp(node, f"{type(node.op).__name__}.vjp", _op_vjp(node), keep_values=values)
-            if isinstance(node.op, Pad):
-                self.padding_ledger(node, node.op)
-        self.bring_home(node)
-        left = tuple(
-            (self.total(name, node.name), before.get(name))
-            for name in dict.fromkeys(node.inputs) if name in self.relevance
-        )  # fmt: skip
-        ledger = list(self.ledgers).index(node.name) if node.name in self.ledgers else None
-        return Account(node.name, str(rule), rule.conserves, arrived, left, ledger)
+            self.host_vjp(node, f"{node.op.kinds[0]}.vjp", _op_vjp(node), keep_values=values)
+            if isinstance(node.op, (Mask, Pad)):
+                self.constants_ledger(node, node.op)
 
     def nothing_left(self, node: Node) -> None:
         """Zeros for inputs to which the signs of x and w leave no term of the rule."""
@@ -464,22 +508,18 @@ class Lowering:
         )
         self.host(node, title, function, arrays, *deliveries)
 
-    def padding_ledger(self, node: Node, pad: Pad) -> None:
-        """Relevance that falls on padding is the padding's: a constant's, like a bias'."""
-        axes = tuple(range(1, len(self.fact(node.output).shape) + 1))
-        shape = self.fact(node.inputs[0]).shape
-        inside = (slice(None), *(slice(a, a + n) for a, n in zip(pad.pads, shape, strict=False)))
+    def constants_ledger(self, node: Node, op: Mask | Pad) -> None:
+        """Relevance that falls on padding, or on what fills a mask, is a constant's, like a bias'."""
+        constants = op.constants(self.fact(node.output).shape)
 
         def count(r: Array) -> tuple[Array, ...]:
-            border = r.astype(np.float64)
-            everything = border.sum(axis=axes)
-            border[inside] = 0
-            lost = border.sum(axis=axes)
+            everything = r.reshape(len(r), -1).sum(axis=1, dtype=np.float64)
+            lost = r[:, constants].sum(axis=1, dtype=np.float64)
             zero = np.zeros_like(lost)
             return (np.stack([everything, lost, zero, zero], axis=1),)
 
         relevance = self.arrived(node, 1).host()
-        self.host(node, "sums of the padding", count, (relevance,), Delivery(self.ledger(node)))
+        self.host(node, "sums of what falls on constants", count, (relevance,), Delivery(self.ledger(node)))
 
 
 def relevance_of(value: str) -> str:
@@ -566,8 +606,6 @@ def _vanishes_through(node: Node, rule: Rule, output_vanishes: bool) -> bool:
         return False
     if isinstance(rule, SignalTakesAll):
         return output_vanishes
-    if isinstance(node.op, Clip):
-        return output_vanishes and node.op.low <= 0 <= node.op.high
     if isinstance(node.op, Elementwise):
-        return output_vanishes and isinstance(node.op, (Relu, LeakyRelu, Tanh))
-    return output_vanishes and isinstance(node.op, (Movement, MaxPool, GlobalMaxPool))
+        return output_vanishes and keeps_zero(node.op)
+    return output_vanishes and isinstance(node.op, (Movement, MaxPool, GlobalMaxPool, Max, Min))

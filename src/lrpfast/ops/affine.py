@@ -10,9 +10,10 @@ import numpy as np
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear, Op
+from .function import Function
 from .parameters import check_broadcast, parameter
 from .product import Div, Mul, broadcast_inputs
-from .reading import OnnxNode, Unsupported, reads
+from .reading import Constant, OnnxNode, Unsupported, reads, refuse_integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +113,11 @@ def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
     array = node.constant(index)
     integers = all(node.is_constant(i) or node.fact(i).integer for i in range(len(node.inputs)))
     array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.weights(index)
+    return of_sample(node, index, array, sample)
+
+
+def of_sample(node: OnnxNode, index: int, array: Constant, sample: tuple[int, ...]) -> Constant:
+    """The value of the constant input `index` without its batch axis, checked to broadcast to `sample`."""
     shape = array.shape
     if array.ndim == 1 + len(sample) and len(array) == 1:
         array = array[0]
@@ -127,6 +133,11 @@ def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
 ZERO, ONE = np.zeros(()), np.ones(())
 
 
+@reads("Neg")
+def _read_neg(node: OnnxNode) -> Affine:
+    return Affine(-ONE, ZERO)
+
+
 @reads("Mul")
 def _read_mul(node: OnnxNode) -> Op:
     if not (node.is_constant(0) or node.is_constant(1)):
@@ -137,11 +148,11 @@ def _read_mul(node: OnnxNode) -> Op:
 
 
 @reads("Div")
-def _read_div(node: OnnxNode) -> Op:
-    if any(node.has(index) and not node.is_constant(index) and node.fact(index).integer for index in (0, 1)):
-        raise Unsupported("it divides integers, which rounds; cast them to floats first")
+def _read_div(node: OnnxNode) -> Op | tuple[Op, ...]:
+    refuse_integers(node)
     if node.is_constant(0):
-        raise Unsupported("it divides a constant by a computed array")
+        quotient = operand(node, 0, node.fact(1).shape)
+        return Function("Reciprocal"), Affine(quotient, ZERO)
     if not node.is_constant(1):
         broadcast_inputs(node, 0, 1)
         return Div()
