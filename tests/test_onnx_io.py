@@ -326,10 +326,11 @@ def test_readers_do_not_import_onnx() -> None:
 
 def test_every_reader_is_tested() -> None:
     """Each operator that has a reader is in one of the tables of forms."""
+    import test_classical
     import test_elementwise
     import test_ops
 
-    tables = (test_ops.FORMS, test_elementwise.FORMS)
+    tables = (test_ops.FORMS, test_elementwise.FORMS, test_classical.FORMS)
     forms = {form[0] for table in tables for form in table.values()} | {"Split", "Concat", "SwiGLU"}
     assert set(READERS) == forms
     assert Conv in {type(n.op) for n in load_graph(SMALL_NETWORKS["small_cnn"]()).nodes}
