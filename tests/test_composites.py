@@ -347,7 +347,7 @@ def test_a_composite_that_leaves_a_linear_node_out_is_refused_before_any_work() 
         ("sum", Pass(), r"add \(Add\): Pass\(\) needs one input, of the output's shape"),
         ("average_pool", Pass(), "pool .* needs one input, of the output's shape"),
         ("convolution", Pass(), "features.0 .* needs one input, of the output's shape"),
-        ("convolution", WinnerTakeAll(), "is for operators of kind max_pool only"),
+        ("convolution", WinnerTakeAll(), "is for operators of kind winner only"),
         ("convolution", ReLUGuidedBackprop(), "is for operators of kind activation only"),
         ("sum", ZBox(0, 1), "is for operators with one input"),
         (

@@ -15,7 +15,7 @@ import pytest
 
 import lrpfast
 from lrpfast import COMPOSITES, OPERATORS, RULES, Rule
-from lrpfast.ops import Op
+from lrpfast.ops import FUNCTIONS, Function, Op
 
 ROOT = Path(__file__).parents[1]
 HEAVY = (
@@ -114,10 +114,11 @@ def test_every_operator_can_be_selected_by_its_kinds() -> None:
     ours = {op for op in subclasses(Op) if op.__module__.startswith("lrpfast.ops")}
     concrete = {op for op in ours if not subclasses(op)}
     assert len(concrete) >= 20
-    for op in concrete:
-        assert op.kinds[0] == op.__name__
-        assert set(op.kinds[1:]) & set(KINDS)
-        lrpfast.Selector(op.kinds[0])
+    kinds = [op.kinds for op in concrete if op is not Function]
+    assert {op.__name__ for op in concrete} == {kind[0] for kind in kinds} | {"Function"}
+    for first, *others in (*kinds, *(Function(name).kinds for name in FUNCTIONS)):
+        assert set(others) & set(KINDS)
+        lrpfast.Selector(first)
 
 
 def test_version_is_the_same_everywhere() -> None:

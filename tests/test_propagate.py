@@ -189,7 +189,7 @@ def test_custom_rule_that_returns_the_wrong_thing(result: Any) -> None:
     [
         (Epsilon(), ReLU(), X, X, RuleError, "is for linear operators only; the layer is Relu"),
         (Pass(), Dense(W, B), X, ONES, RuleError, "needs one input, of the output's shape"),
-        (WinnerTakeAll(), Dense(W, B), X, ONES, RuleError, "operators of kind max_pool only"),
+        (WinnerTakeAll(), Dense(W, B), X, ONES, RuleError, "operators of kind winner only"),
         (Route(), Dense(W, B), X, ONES, RuleError, "operators of kind movement only"),
         (lrpfast.ReLUDeconvNet(), Dense(W, B), X, ONES, RuleError, "operators of kind activation only"),
         (ZBox(0, 1), Add(), (ONES, ONES), ONES, RuleError, "is for operators with one input"),

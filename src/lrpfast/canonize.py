@@ -1,8 +1,9 @@
 """Canonisation: the same function as a graph on which the rules mean what they should.
 
-BatchNormalization and other affine operators are folded into the linear layer before or after them,
-zero padding into the convolution after it, identities are dropped, a final Softmax is cut off, and products are
-told which factor is their gate. Folding is computed in float64.
+Identities are dropped, layers that an exporter broke up are found again (`patterns`), and a final Softmax or
+LogSoftmax is cut off. Then BatchNormalization and other affine operators are folded into the linear layer before or
+after them, zero padding into the convolution after it, and products are told which factor is their gate. Folding is
+computed in float64.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from .gates import with_gates
-from .graph import Graph, Node, prune
+from .graph import Fact, Graph, Node, prune
+from .ops.activation import Clip
 from .ops.affine import Affine
-from .ops.base import Array
+from .ops.base import Array, Op
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
-from .ops.movement import Identity, Pad
-from .ops.softmax import Softmax
+from .ops.movement import Expand, Identity, Pad, Reshape, Slice, Transpose
+from .ops.softmax import LogSoftmax, Softmax
+from .patterns import find_patterns
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,22 @@ class Canonized:
     Attributes
     ----------
     graph : Graph
-    head : Softmax or None
-        The Softmax that was cut off the end.
+    head : Softmax, LogSoftmax or None
+        What was cut off the end.
     changes : tuple of str
         One line per change.
     """
 
     graph: Graph
-    head: Softmax | None
+    head: Softmax | LogSoftmax | None
     changes: tuple[str, ...]
 
 
 def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     """Canonise `graph`; what a fold computes is rounded to `dtype`. Nodes that nothing needs are left out."""
     changes: list[str] = []
-    graph = _rebuilt(graph, graph.nodes, graph.output)
-    graph, head = _cut_softmax(_drop_identities(graph, changes), changes)
+    graph = _drop_identities(_rebuilt(graph, graph.nodes, graph.output), changes)
+    graph, head = _cut_softmax(find_patterns(graph, changes), changes)
     folding = _Folding(graph, np.dtype(dtype), changes)
     while folding.fold_one():
         pass
@@ -63,7 +66,7 @@ def _drop_identities(graph: Graph, changes: list[str]) -> Graph:
     nodes = []
     for node in graph.nodes:
         inputs = tuple(alias.get(name, name) for name in node.inputs)
-        if isinstance(node.op, Identity):
+        if _does_nothing(node.op, graph.facts[node.inputs[0]], graph.facts[node.output]):
             alias[node.output] = inputs[0]
             changes.append(f"{node.name}: dropped, it does nothing")
         else:
@@ -71,9 +74,26 @@ def _drop_identities(graph: Graph, changes: list[str]) -> Graph:
     return _rebuilt(graph, nodes, alias.get(graph.output, graph.output)) if alias else graph
 
 
-def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Softmax | None]:
+def _does_nothing(op: Op, x: Fact, z: Fact) -> bool:
+    """Whether the output of an operator is its first input."""
+    if isinstance(op, Identity):
+        return True
+    if x.shape != z.shape:
+        return False
+    if isinstance(op, Affine):
+        return bool((op.scale == 1).all() and not op.shift.any())
+    if isinstance(op, Clip):
+        return op.low == -math.inf and op.high == math.inf
+    if isinstance(op, Transpose):
+        return op.perm == tuple(range(len(op.perm)))
+    if isinstance(op, Slice):
+        return min(op.steps, default=1) > 0
+    return isinstance(op, (Reshape, Expand))
+
+
+def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Softmax | LogSoftmax | None]:
     last = graph.producers.get(graph.output)
-    if last is None or not isinstance(last.op, Softmax):
+    if last is None or not isinstance(last.op, (Softmax, LogSoftmax)):
         return graph, None
     if last.op.axis not in (0, -len(graph.output_shape)):
         return graph, None

@@ -14,6 +14,9 @@ from .errors import CompositeError, RuleError
 from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
 from .ops.embedding import Embedding
+from .ops.function import FUNCTIONS
+from .ops.normalization import Normalizing
+from .ops.one_hot import OneHot
 from .parts import Stabilizer
 from .rules import (
     AlphaBeta,
@@ -43,11 +46,13 @@ KINDS = {
     "average_pool": "AveragePool, GlobalAveragePool",
     "sum": "Add, Sum",
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
+    "normalization": "LayerNormalization, GroupNormalization, RMSNormalization, LpNormalization, LRN, …",
     "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
     "product": "Mul of two activations, with or without a gate, Div",
-    "activation": "Relu, Clip, Sigmoid, Softmax, …",
+    "activation": "Relu, Gelu, Sigmoid, Softmax, … and other functions of one number, as Exp or Pow",
     "max_pool": "MaxPool, GlobalMaxPool",
-    "embedding": "Gather of a table's rows by the network's input",
+    "embedding": "Gather of a table's rows by the network's input, one-hot vectors",
+    "winner": "max-pooling, and Max and Min of several activations",
     "movement": "Reshape, Transpose, Concat, …",
 }
 """The words that select operators by kind; an operator's own name (`Conv`) selects it too."""
@@ -60,7 +65,8 @@ def _all_kinds(op: type[Op] = Op) -> set[str]:
     return set(op.kinds).union(*map(_all_kinds, op.__subclasses__()))
 
 
-_KNOWN_KINDS = ("*", *KINDS, *sorted(_all_kinds() - set(KINDS)), "BatchNormalization")
+_NAMES = _all_kinds().union(FUNCTIONS, ["BatchNormalization"])
+_KNOWN_KINDS = ("*", *KINDS, *sorted(_NAMES - set(KINDS)))
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class Selector:
 
 # What every composite ends with: here relevance has only one way to go.
 _IMPLICIT: tuple[tuple[Selector, Rule], ...] = (
-    (Selector("max_pool"), WinnerTakeAll()),
+    (Selector("winner"), WinnerTakeAll()),
     (Selector("movement"), Route()),
 )
 
@@ -119,7 +125,7 @@ class Composite:
     name : str
         Shown in reports and manifests.
     rules : iterable of (Selector or str, Rule)
-        A string is a kind: ``("convolution", ZPlus())``. Max-pooling (`WinnerTakeAll`) and
+        A string is a kind: ``("convolution", ZPlus())``. Max-pooling, Max and Min (`WinnerTakeAll`) and
         movement operators (`Route`) need no entry.
     init : {"logit", "one", "probability"}, default "logit"
         The initial relevance that goes with the composite.
@@ -219,7 +225,7 @@ def _first_nodes(graph: Graph, selector: Selector) -> set[str]:
 def why_not(rule: Rule, node: Node, graph: Graph) -> str:
     """Why `rule` cannot be used on `node`; empty if it can."""
     family, op = rule.family, node.op
-    if family == "linear" and not isinstance(op, Linear):
+    if family == "linear" and not isinstance(op, (Linear, Normalizing)):
         return "is for linear operators only"
     if family == "same shape":
         shapes = {graph.facts[name].shape for name in (*node.inputs, node.output)}
@@ -227,9 +233,11 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
             return "needs one input, of the output's shape"
     if family not in ("linear", "same shape", "any") and family not in op.kinds:
         return f"is for operators of kind {family} only"
-    if isinstance(rule, Gradient) and isinstance(op, Embedding):
+    if isinstance(rule, Gradient) and isinstance(op, (Embedding, OneHot)):
         return "has no derivative by an index; give it Route(), and record its output for the gradient there"
     if isinstance(rule, ZBox):
+        if isinstance(op, Normalizing):
+            return "is for operators with constant weights only"
         if len(node.inputs) != 1:
             return "is for operators with one input"
         shape = graph.facts[node.inputs[0]].shape
@@ -256,6 +264,7 @@ def _base(stabilizer: float | Stabilizer) -> tuple[tuple[str, Rule], ...]:
         ("sum", Norm(stabilizer)),
         ("average_pool", Norm(stabilizer)),
         ("affine", Pass()),
+        ("normalization", Pass()),
         ("gating", SignalTakesAll()),
         ("product", Halves()),
         ("activation", Pass()),

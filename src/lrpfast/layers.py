@@ -11,15 +11,17 @@ import numpy as np
 from .errors import ModelError
 from .graph import Fact, Graph, Node, checked_shape, infer, prune
 from .network import Network
-from .ops.activation import Clip, LeakyRelu, Relu, Sigmoid, Tanh
+from .ops.activation import Clip, HardSigmoid, LeakyRelu, PRelu, Relu, Sigmoid, Tanh
 from .ops.affine import batch_normalization
 from .ops.arithmetic import Add
 from .ops.base import Op
 from .ops.conv import Conv, ConvTranspose
+from .ops.function import Function
 from .ops.gemm import Gemm
 from .ops.movement import Concat, Pad, Reshape, Transpose
 from .ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
-from .ops.softmax import Softmax
+from .ops.smooth import Celu, Elu, Gelu, Selu, Swish
+from .ops.softmax import LogSoftmax, Softmax
 
 Size = int | tuple[int, ...]
 
@@ -180,6 +182,76 @@ def LeakyReLU(negative_slope: float = 0.01) -> LeakyRelu:
     return LeakyRelu(negative_slope)
 
 
+def PReLU(weight: Any) -> Deferred:
+    """`x` where positive, else `weight · x`.
+
+    Parameters
+    ----------
+    weight : float or array (channels,)
+        One number, or one for each channel (axis 1).
+    """
+
+    def make(fact: Fact) -> Op:
+        slope = np.asarray(weight)
+        if slope.size == 1:
+            return LeakyRelu(float(slope.reshape(-1)[0]))
+        if slope.ndim != 1:
+            raise ModelError(f"PReLU got a weight of shape {slope.shape}; expected one axis, of channels")
+        return PRelu(slope.reshape(-1, *(1,) * (len(fact.shape) - 1)))
+
+    return Deferred("PRelu", make)
+
+
+def ELU(alpha: float = 1.0) -> Elu:
+    """`x` where positive, else `alpha · (exp(x) − 1)`."""
+    return Elu(alpha)
+
+
+def SELU() -> Selu:
+    """1.0507 times an ELU with alpha 1.6733."""
+    return Selu()
+
+
+def CELU(alpha: float = 1.0) -> Celu:
+    """`x` where positive, else `alpha · (exp(x / alpha) − 1)`."""
+    return Celu(alpha)
+
+
+def GELU(approximate: str = "none") -> Gelu:
+    """`x Φ(x)`, Φ the distribution of a normal variable, or its approximation by "tanh"."""
+    return Gelu(approximate)
+
+
+def SiLU() -> Swish:
+    """`x / (1 + exp(−x))`, also known as Swish."""
+    return Swish()
+
+
+def Mish() -> Function:
+    """`x · tanh(log(1 + exp(x)))`."""
+    return Function("Mish")
+
+
+def Softplus() -> Function:
+    """`log(1 + exp(x))`."""
+    return Function("Softplus")
+
+
+def Softsign() -> Function:
+    """`x / (1 + |x|)`."""
+    return Function("Softsign")
+
+
+def Hardswish() -> Function:
+    """`x · min(max(x / 6 + 1/2, 0), 1)`."""
+    return Function("HardSwish")
+
+
+def Hardsigmoid() -> HardSigmoid:
+    """`min(max(x / 6 + 1/2, 0), 1)`."""
+    return HardSigmoid(1 / 6, 0.5)
+
+
 def Flatten() -> Deferred:
     """Everything behind the batch axis in one axis."""
     return Deferred("Flatten", lambda fact: Reshape((fact.size,)))
@@ -292,8 +364,46 @@ def Sequential(*layers: Layer, input_shape: tuple[int, ...] | None = None, name:
 
 
 __all__ = [
-    "Add", "AvgPool1d", "AvgPool2d", "AvgPool3d", "BatchNorm", "Builder", "Concat", "Conv1d", "Conv2d",
-    "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Dense", "Flatten",
-    "GlobalAveragePool", "GlobalMaxPool", "LeakyReLU", "MaxPool1d", "MaxPool2d", "MaxPool3d", "Pad", "ReLU",
-    "ReLU6", "Reshape", "Sequential", "Sigmoid", "Softmax", "Tanh", "Transpose",
+    "CELU",
+    "ELU",
+    "GELU",
+    "SELU",
+    "Add",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "BatchNorm",
+    "Builder",
+    "Concat",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Dense",
+    "Flatten",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Hardsigmoid",
+    "Hardswish",
+    "LeakyReLU",
+    "LogSoftmax",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "Mish",
+    "PReLU",
+    "Pad",
+    "ReLU",
+    "ReLU6",
+    "Reshape",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "Transpose",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from .ops.affine import Affine
 from .ops.arithmetic import Add
 from .ops.base import Elementwise
 from .ops.conv import Conv, ConvTranspose
+from .ops.extremes import Max, Min
 from .ops.movement import Identity
 from .ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from .ops.product import Div, Mul
@@ -106,14 +107,24 @@ def follows(node: Node, graph: Graph, lanes: int) -> bool:
     """Whether the operator works on any layout; lanes beyond the last channel must remain zero."""
     op, shape = node.op, graph.facts[node.output].shape
     if isinstance(op, Elementwise) and op.uniform:
-        return _channels(shape) % lanes == 0 or not op.forward(np.zeros(1)).any()
+        return _channels(shape) % lanes == 0 or keeps_zero(op)
     if isinstance(op, Affine):
         return is_per_channel(op, shape)
     if isinstance(op, (Mul, Div)):
         one_each = (shape[0], *(1,) * (len(shape) - 1)) if shape else ()
         filled = isinstance(op, Mul) or _channels(shape) % lanes == 0
         return filled and all(graph.facts[name].shape in (shape, one_each) for name in node.inputs)
-    return isinstance(op, (Add, Identity))
+    return isinstance(op, (Add, Identity, Max, Min))
+
+
+def keeps_zero(op: Elementwise) -> bool:
+    """Whether elements that are 0 remain so, their derivative being a number."""
+    if not op.uniform:
+        return False
+    zero = np.zeros(1)
+    output = op.forward(zero)
+    (slope,) = op.vjp((zero,), output, np.ones(1))
+    return bool(output == 0 and np.isfinite(slope))
 
 
 def is_per_channel(op: Affine, shape: Ints) -> bool:

@@ -21,21 +21,26 @@ from .errors import RuleError
 from .fuse import fused
 from .graph import Fact, Graph, Node
 from .hoist import hoisted
-from .layout import Stored, blocked, canonical, elements, follows, homes, three
+from .layout import Stored, blocked, canonical, elements, follows, homes, keeps_zero, three
 from .ledger import PARTS, SUMS, Account, Books
 from .linear_map import LinearMap, linear_map
-from .ops.activation import Clip, LeakyRelu, Relu, Tanh
+from .normalized import share_deviations, share_normalized
+from .ops.activation import Clip, LeakyRelu, Relu
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
+from .ops.extremes import Max, Min
 from .ops.movement import Identity, Pad, Reshape
+from .ops.normalization import Normalizing
 from .ops.pool import GlobalMaxPool, MaxPool
 from .ops.product import Mul, summed
+from .ops.select import Mask
 from .parts import Share
 from .plan import Plan
 from .rules import (
     CustomRule,
     Gradient,
     Halves,
+    LNRule,
     Pass,
     ReLUDeconvNet,
     ReLUGuidedBackprop,
@@ -320,7 +325,7 @@ class Lowering:
         else:
             inputs = tuple(self.value(name, home, node).host(home) for name in node.inputs)
             self.values[node.output] = z = self.stored(node.output, node.output, home)
-            self.host(node, f"{type(op).__name__}.forward", _alone(op.forward), inputs, Delivery(z.host()))
+            self.host(node, f"{op.kinds[0]}.forward", _alone(op.forward), inputs, Delivery(z.host()))
 
     def linear_forward(self, node: Node, op: Linear) -> None:
         x, z = self.fact(node.inputs[0]), self.fact(node.output)
@@ -356,10 +361,11 @@ class Lowering:
         arrived = self.total(node.output, node.name)
         before = {name: self.total(name, node.name) for name in node.inputs if name in self.relevance}
         if isinstance(rule, SharingRule):
-            share = forms.share_sum if isinstance(node.op, Add) else forms.share_linear
             self.ledger(node)
-            share(self, node, rule)
+            self.share(node, rule)
             self.nothing_left(node)
+        elif isinstance(rule, LNRule):
+            share_deviations(self, node, rule)
         elif isinstance(rule, CustomRule):
             self.host_vjp(node, str(rule), _custom(rule, node), keep_values=True)
         elif isinstance(rule, ReLUDeconvNet):
@@ -378,9 +384,9 @@ class Lowering:
             self.gradient(node)
         else:
             values = not isinstance(node.op, (Movement, Linear))
-            self.host_vjp(node, f"{type(node.op).__name__}.vjp", _op_vjp(node), keep_values=values)
-            if isinstance(node.op, Pad):
-                self.padding_ledger(node, node.op)
+            self.host_vjp(node, f"{node.op.kinds[0]}.vjp", _op_vjp(node), keep_values=values)
+            if isinstance(node.op, (Mask, Pad)):
+                self.constants_ledger(node, node.op)
         self.bring_home(node)
         left = tuple(
             (self.total(name, node.name), before.get(name))
@@ -388,6 +394,15 @@ class Lowering:
         )  # fmt: skip
         ledger = list(self.ledgers).index(node.name) if node.name in self.ledgers else None
         return Account(node.name, str(rule), rule.conserves, arrived, left, ledger)
+
+    def share(self, node: Node, rule: SharingRule) -> None:
+        """A sharing rule on whatever is linear, or taken for that."""
+        if isinstance(node.op, Normalizing):
+            share_normalized(self, node, rule)
+        elif isinstance(node.op, Add):
+            forms.share_sum(self, node, rule)
+        else:
+            forms.share_linear(self, node, rule)
 
     def nothing_left(self, node: Node) -> None:
         """Zeros for inputs to which the signs of x and w leave no term of the rule."""
@@ -464,22 +479,18 @@ class Lowering:
         )
         self.host(node, title, function, arrays, *deliveries)
 
-    def padding_ledger(self, node: Node, pad: Pad) -> None:
-        """Relevance that falls on padding is the padding's: a constant's, like a bias'."""
-        axes = tuple(range(1, len(self.fact(node.output).shape) + 1))
-        shape = self.fact(node.inputs[0]).shape
-        inside = (slice(None), *(slice(a, a + n) for a, n in zip(pad.pads, shape, strict=False)))
+    def constants_ledger(self, node: Node, op: Mask | Pad) -> None:
+        """Relevance that falls on padding, or on what fills a mask, is a constant's, like a bias'."""
+        constants = op.constants(self.fact(node.output).shape)
 
         def count(r: Array) -> tuple[Array, ...]:
-            border = r.astype(np.float64)
-            everything = border.sum(axis=axes)
-            border[inside] = 0
-            lost = border.sum(axis=axes)
+            everything = r.reshape(len(r), -1).sum(axis=1, dtype=np.float64)
+            lost = r[:, constants].sum(axis=1, dtype=np.float64)
             zero = np.zeros_like(lost)
             return (np.stack([everything, lost, zero, zero], axis=1),)
 
         relevance = self.arrived(node, 1).host()
-        self.host(node, "sums of the padding", count, (relevance,), Delivery(self.ledger(node)))
+        self.host(node, "sums of what falls on constants", count, (relevance,), Delivery(self.ledger(node)))
 
 
 def relevance_of(value: str) -> str:
@@ -566,8 +577,6 @@ def _vanishes_through(node: Node, rule: Rule, output_vanishes: bool) -> bool:
         return False
     if isinstance(rule, SignalTakesAll):
         return output_vanishes
-    if isinstance(node.op, Clip):
-        return output_vanishes and node.op.low <= 0 <= node.op.high
     if isinstance(node.op, Elementwise):
-        return output_vanishes and isinstance(node.op, (Relu, LeakyRelu, Tanh))
-    return output_vanishes and isinstance(node.op, (Movement, MaxPool, GlobalMaxPool))
+        return output_vanishes and keeps_zero(node.op)
+    return output_vanishes and isinstance(node.op, (Movement, MaxPool, GlobalMaxPool, Max, Min))

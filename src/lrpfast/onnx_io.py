@@ -13,7 +13,7 @@ from .graph import Fact, Graph, Node, infer, prune
 from .onnx_file import ModelFile
 from .onnx_fold import fold, shape_of, size_of
 from .ops import FOLDED, READERS, Op
-from .ops.reading import Applied, Constant, OnnxNode, Reading, Unsupported, Varying
+from .ops.reading import REFUSED, Applied, Constant, OnnxNode, Reading, Unsupported, Varying
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -127,7 +127,7 @@ class _Loader:
         attributes = _attributes(node)
         if any(isinstance(operand, Fact) for operand in operands) and node.op_type not in ("Shape", "Size"):
             if node.op_type not in READERS:
-                raise Unsupported("lrpfast has no such operator")
+                raise Unsupported(REFUSED.get(node.op_type, "lrpfast has no such operator"))
             self.read(node, name, operands, attributes)
             return
         values = self.evaluate(node, operands, attributes)
@@ -224,7 +224,7 @@ class _Loader:
         """A node behind an offender: no offender for that, but one if there is no such operator."""
         computes = node.op_type not in FOLDED and any(self.is_computed(input) for input in node.input)
         if computes and node.op_type not in READERS:
-            raise Unsupported("lrpfast has no such operator")
+            raise Unsupported(REFUSED.get(node.op_type, "lrpfast has no such operator"))
         self.forget(node, computes)
 
     def forget(self, node: NodeProto, computes: bool) -> None:

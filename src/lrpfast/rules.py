@@ -23,6 +23,8 @@ References
 .. [5] J. Zhang et al., "Top-down neural attention by excitation backprop", IJCV 126, 2018.
 .. [6] L. Arras et al., "Explaining and interpreting LSTMs", in Explainable AI, Springer, 2019.
    doi:10.1007/978-3-030-28954-6_11
+.. [7] A. Ali et al., "XAI for transformers: better explanations through conservative propagation",
+   ICML 2022. arXiv:2202.07304
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Rule:
     """Base class of all rules.
 
     `family` says which operators a rule is for: "linear" (dense, convolution, average pooling, Add,
-    …: everything `z = W x + b`), "same shape", "any", or the kind of operator.
+    …: everything `z = W x + b`, and normalisation, whose W and b are statistics), "same shape", "any", or the
+    kind of operator.
     """
 
     @property
@@ -364,11 +367,14 @@ class Pass(Rule):
 
 @dataclass(frozen=True)
 class WinnerTakeAll(Rule):
-    """Max-pooling: the first of the largest inputs of a window receives its relevance ([1])."""
+    """Max-pooling: the first of the largest inputs of a window receives its relevance ([1]).
+
+    Max and Min of several activations likewise, for each element: the first that has the result.
+    """
 
     @property
     def family(self) -> str:
-        return "max_pool"
+        return "winner"
 
 
 @dataclass(frozen=True)
@@ -406,6 +412,34 @@ class Halves(Rule):
     @property
     def family(self) -> str:
         return "product"
+
+
+@dataclass(frozen=True)
+class LNRule(Rule):
+    """Normalisation layers with a constant deviation, `z = a (x - mean(x))`, by contribution ([7], "LN-rule").
+
+    `R_j = Σ_k x_j a (δ_jk - 1/n) / stab(z_k) · R_k`, n the number of elements that share a mean. What one output
+    owes to the mean is charged to all elements of it, where sharing rules such as `Epsilon`, for which the mean is
+    a constant too, give it to a bias.
+
+    Parameters
+    ----------
+    stabilizer : float or Stabilizer, default 1e-6
+    """
+
+    stabilizer: float | Stabilizer = 1e-6
+
+    def __post_init__(self) -> None:
+        _ = self.stab
+
+    @property
+    def stab(self) -> Stabilizer:
+        """The stabilizer of the denominators."""
+        return Stabilizer.ensure(self.stabilizer)
+
+    @property
+    def family(self) -> str:
+        return "normalization"
 
 
 @dataclass(frozen=True)
@@ -472,7 +506,7 @@ RULES: dict[str, type[Rule]] = {
     rule.__name__: rule
     for rule in (
         Z, Epsilon, ZPlus, AlphaBeta, Gamma, ZBox, WSquare, Flat, Pass, Norm,
-        WinnerTakeAll, Route, SignalTakesAll, Halves, Gradient, ReLUDeconvNet, ReLUGuidedBackprop, CustomRule,
+        WinnerTakeAll, Route, SignalTakesAll, Halves, LNRule, Gradient, ReLUDeconvNet, ReLUGuidedBackprop, CustomRule,
     )
 }  # fmt: skip
 """All rules by name."""

@@ -1,18 +1,25 @@
 """The operators: one file per family, with attributes, shape inference, forward, vjp and ONNX readers."""
 
 from . import shape, slices  # noqa: F401 - they register readers
-from .activation import Clip, LeakyRelu, Relu, Sigmoid, Tanh
+from .activation import Clip, HardSigmoid, LeakyRelu, PRelu, Relu, Shrink, Sigmoid, Tanh, ThresholdedRelu
 from .affine import Affine, batch_normalization
 from .arithmetic import Add
 from .base import Array, Elementwise, Linear, Movement, Op
 from .conv import Conv, ConvTranspose
 from .embedding import Embedding
+from .extremes import Bound, Max, Min
+from .function import FUNCTIONS, Function
 from .gemm import Gemm
 from .movement import Cast, Concat, Expand, Identity, Pad, Reshape, Slice, Transpose
+from .normalization import LRN, LpNormalization, Normalization, Normalizing
+from .one_hot import OneHot
 from .pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from .power import Pow
 from .product import Div, Mul
 from .reading import READERS
-from .softmax import Softmax
+from .select import Mask, Where
+from .smooth import Celu, Elu, Gelu, Selu, Swish
+from .softmax import LogSoftmax, Softmax
 
 FOLDED = ("Constant", "ConstantOfShape", "Shape", "Size")
 """ONNX operators that never act on activations: they are evaluated when a model is read."""
@@ -22,38 +29,61 @@ OPERATORS: tuple[str, ...] = tuple(sorted((*READERS, *FOLDED)))
 
 __all__ = [
     "FOLDED",
+    "FUNCTIONS",
+    "LRN",
     "OPERATORS",
     "READERS",
     "Add",
     "Affine",
     "Array",
     "AveragePool",
+    "Bound",
     "Cast",
+    "Celu",
     "Clip",
     "Concat",
     "Conv",
     "ConvTranspose",
     "Div",
     "Elementwise",
+    "Elu",
     "Embedding",
     "Expand",
+    "Function",
+    "Gelu",
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "HardSigmoid",
     "Identity",
     "LeakyRelu",
     "Linear",
+    "LogSoftmax",
+    "LpNormalization",
+    "Mask",
+    "Max",
     "MaxPool",
+    "Min",
     "Movement",
     "Mul",
+    "Normalization",
+    "Normalizing",
+    "OneHot",
     "Op",
+    "PRelu",
     "Pad",
+    "Pow",
     "Relu",
     "Reshape",
+    "Selu",
+    "Shrink",
     "Sigmoid",
     "Slice",
     "Softmax",
+    "Swish",
     "Tanh",
+    "ThresholdedRelu",
     "Transpose",
+    "Where",
     "batch_normalization",
 ]

@@ -1,17 +1,26 @@
-"""Sums and differences of activations (ONNX Add, Sum, Sub)."""
+"""Sums, means and differences of activations (ONNX Add, Sum, Mean, Sub)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import ModelError
 from ..graph import Fact
-from .affine import ONE, ZERO, Affine, operand
-from .base import Array, Linear
-from .movement import Expand, Identity
+from .affine import ONE, ZERO, Affine, Ints, expanded, joined, operand
+from .base import Array, Linear, Op
+from .movement import Identity
 from .product import broadcast_inputs
 from .reading import Applied, OnnxNode, Reading, reads
+
+
+def one_shape(inputs: tuple[Fact, ...]) -> tuple[int, ...]:
+    """The shape of one sample that all inputs have; `ModelError` if they differ."""
+    shapes = [x.shape for x in inputs]
+    if len(set(shapes)) != 1:
+        raise ModelError(f"its inputs have different shapes {shapes} per sample; expected one shape")
+    return shapes[0]
 
 
 @dataclass(frozen=True)
@@ -22,11 +31,8 @@ class Add(Linear):
     arity: ClassVar[int | None] = None
 
     def infer(self, *inputs: Fact) -> Fact:
-        shapes = [x.shape for x in inputs]
-        if len(set(shapes)) != 1:
-            raise ModelError(f"its inputs have different shapes {shapes} per sample; expected one shape")
         return Fact(
-            shapes[0],
+            one_shape(inputs),
             nonnegative=all(x.nonnegative for x in inputs),
             integer=all(x.integer for x in inputs),
         )
@@ -41,30 +47,39 @@ class Add(Linear):
         return (s,) * len(inputs)
 
 
-@reads("Add", "Sum")
+@reads("Add", "Sum", "Mean")
 def _read_add(node: OnnxNode) -> Reading:
-    computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
-    shape = broadcast_inputs(node, *computed)
-    found: Applied | int = computed[0]
-    if len(computed) > 1:
-        found = Applied(Add(), tuple(_expanded(node, index, shape) for index in computed))
-    for index in range(len(node.inputs)):
-        if index not in computed:
-            found = Applied(Affine(ONE, operand(node, index, shape)), (found,))
+    found, constants = combined(node, Add())
+    for constant in constants:
+        found = Applied(Affine(ONE, constant), (found,))
+    if node.op_type == "Mean" and len(node.inputs) > 1:
+        found = Applied(Affine(ONE / len(node.inputs), ZERO), (found,))
     return found if isinstance(found, Applied) else Identity()
 
 
 @reads("Sub")
 def _read_sub(node: OnnxNode) -> Reading:
-    if node.is_constant(0):
-        return Affine(-ONE, operand(node, 0, node.fact(1).shape))
-    if node.is_constant(1):
-        return Affine(ONE, -operand(node, 1, node.fact(0).shape))
+    if node.is_constant(0) or node.is_constant(1):
+        constant = 0 if node.is_constant(0) else 1
+        shape = joined(node, node.fact(1 - constant).shape)
+        value = operand(node, constant, shape)
+        op = Affine(-ONE, value) if constant == 0 else Affine(ONE, -value)
+        return Applied(op, (expanded(node, 1 - constant, shape),))
     shape = broadcast_inputs(node, 0, 1)
-    negated = Applied(Affine(-ONE, ZERO), (_expanded(node, 1, shape),))
-    return Applied(Add(), (_expanded(node, 0, shape), negated))
+    negated = Applied(Affine(-ONE, ZERO), (expanded(node, 1, shape),))
+    return Applied(Add(), (expanded(node, 0, shape), negated))
 
 
-def _expanded(node: OnnxNode, index: int, shape: tuple[int, ...]) -> Applied | int:
-    """Input `index`, broadcast to `shape` if it is smaller."""
-    return index if node.fact(index).shape == shape else Applied(Expand(shape), (index,))
+def combined(
+    node: OnnxNode, op: Op, value: Callable[[OnnxNode, int, Ints], Array] = operand
+) -> tuple[Applied | int, list[Array]]:
+    """The computed inputs of a node, joined by `op` if there are several, and the constant ones of one sample.
+
+    `value` reads a constant, as `operand` does.
+    """
+    computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
+    shape = joined(node, broadcast_inputs(node, *computed))
+    constants = [value(node, i, shape) for i in range(len(node.inputs)) if i not in computed]
+    if len(computed) == 1:
+        return expanded(node, computed[0], shape), constants
+    return Applied(op, tuple(expanded(node, index, shape) for index in computed)), constants

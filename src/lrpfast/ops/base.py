@@ -52,23 +52,49 @@ class Linear(Op):
 
 
 class Elementwise(Op):
-    """Operators that act on each element alone, so that relevance may pass through unchanged.
+    """Operators that act on each element alone: relevance passes through unchanged (`Pass`).
 
-    Class attributes
-    ----------------
-    uniform : bool
-        Whether all elements are treated alike, wherever they are.
+    An element's output has no other input to share its relevance with, so `Pass` conserves it, whatever the
+    function; what a function adds where its input is 0 is part of what the element says.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("activation",)
-    uniform: ClassVar[bool] = True
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all elements are treated alike, wherever they are."""
+        return True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the function of an integer is an integer."""
+        return False
+
+    def is_nonnegative(self, x: Fact) -> bool:
+        """Whether no output is negative, given what is known of the input. By default: if no input is."""
+        return x.nonnegative
+
+    def value(self, x: Array) -> Array:
+        """The function of each element of `x`, in its dtype."""
+        raise NotImplementedError
 
     def derivative(self, x: Array, y: Array) -> Array:
         """The derivative of the operator at `x`, where its value is `y`."""
         raise NotImplementedError
 
+    def infer(self, *inputs: Fact) -> Fact:
+        (x,) = inputs
+        return Fact(x.shape, nonnegative=self.is_nonnegative(x), integer=self.is_whole and x.integer)
+
+    def forward(self, *inputs: Array) -> Array:
+        with np.errstate(
+            all="ignore"
+        ):  # NaN and infinity are found and reported where predictions are checked
+            return self.value(inputs[0])
+
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
-        return (s * self.derivative(inputs[0], output),)
+        with np.errstate(all="ignore"):
+            return (s * self.derivative(inputs[0], output),)
 
 
 class Movement(Op):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..graph import Fact
@@ -256,9 +257,18 @@ class Pad(Movement):
         return np.pad(x, widths, constant_values=self.value)
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
-        sizes = inputs[0].shape[1:]
-        inside = (slice(None), *(slice(a, a + n) for a, n in zip(self.pads, sizes, strict=False)))
+        inside = (slice(None), *self._inside(inputs[0].shape[1:]))
         return (np.ascontiguousarray(s[inside]),)
+
+    def constants(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Which elements of an output sample of `shape` are constants."""
+        sizes = (n - a - b for n, a, b in zip(shape, self.pads, self.pads[len(shape) :], strict=False))
+        border = np.ones(shape, bool)
+        border[self._inside(tuple(sizes))] = False
+        return border
+
+    def _inside(self, sizes: Ints) -> tuple[slice, ...]:
+        return tuple(slice(a, a + n) for a, n in zip(self.pads, sizes, strict=False))
 
 
 # --- ONNX ---

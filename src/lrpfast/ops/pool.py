@@ -187,7 +187,7 @@ class MaxPool(_Windowed):
         Numbers that do not fit together, or a window that holds padding only.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("MaxPool", "max_pool")
+    kinds: ClassVar[tuple[str, ...]] = ("MaxPool", "max_pool", "winner")
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
@@ -215,7 +215,7 @@ class MaxPool(_Windowed):
 class GlobalMaxPool(_Whole):
     """Maximum over all spatial axes, which are kept with size 1. In `vjp` the first winner takes all."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("GlobalMaxPool", "max_pool")
+    kinds: ClassVar[tuple[str, ...]] = ("GlobalMaxPool", "max_pool", "winner")
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs

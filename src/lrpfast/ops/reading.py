@@ -140,8 +140,8 @@ class OnnxNode:
         return self._attribute(name, int, default)
 
     def number(self, name: str, default: float) -> float:
-        """A floating-point attribute."""
-        return self._attribute(name, float, default)
+        """A floating-point attribute. ONNX has them in float32: its 0.2 is 0.20000000298, as a default too."""
+        return self._attribute(name, float, float(np.float32(default)))
 
     def string(self, name: str, default: str) -> str:
         """A string attribute."""
@@ -185,6 +185,12 @@ class OnnxNode:
         return result
 
 
+def refuse_integers(node: OnnxNode) -> None:
+    """Raise `Unsupported` if a computed input is of an integer type, in which ONNX would round the result."""
+    if any(isinstance(operand, Fact) and operand.integer for operand in node.operands):
+        raise Unsupported("it computes with integers, which rounds; cast them to floats first")
+
+
 class Applied(NamedTuple):
     """An operator applied to inputs of a node, by their numbers, and to what was applied before it."""
 
@@ -210,6 +216,14 @@ class Registered(NamedTuple):
 
 READERS: dict[str, Registered] = {}
 """The reader of each ONNX operator type."""
+
+_FLAT = "it is piecewise constant: it has no gradient, and relevance would pass through what does not respond to it"
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("Ceil", "Floor", "Round", "Sign"), _FLAT),
+    "Hardmax": f"{_FLAT}; to explain what it chooses from, name that: output=…",
+    "Mod": "remainders are no function that relevance could pass through",
+}
+"""Why there is no reader, for some ONNX operator types that one might expect."""
 
 
 def reads(*op_types: str, many_outputs: bool = False) -> Callable[[R], R]:
