@@ -44,6 +44,7 @@ KINDS = {
     "dense": "Gemm, MatMul",
     "convolution": "Conv, ConvTranspose",
     "average_pool": "AveragePool, GlobalAveragePool",
+    "interpolation": "Resize, Upsample: linear and cubic",
     "sum": "Add, Sum",
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
     "normalization": "LayerNormalization, GroupNormalization, RMSNormalization, LpNormalization, LRN, …",
@@ -263,6 +264,7 @@ def _base(stabilizer: float | Stabilizer) -> tuple[tuple[str, Rule], ...]:
     return (
         ("sum", Norm(stabilizer)),
         ("average_pool", Norm(stabilizer)),
+        ("interpolation", Norm(stabilizer)),
         ("affine", Pass()),
         ("normalization", Pass()),
         ("gating", SignalTakesAll()),
@@ -336,7 +338,7 @@ def _deep_taylor(name: str, doc: str, first: Rule, stabilizer: float | Stabilize
     return _preset(
         name, doc,
         [(Selector("linear", first=True), first), ("linear", plus), ("sum", plus), ("average_pool", plus),
-         *_base(stabilizer)],
+         ("interpolation", plus), *_base(stabilizer)],
     )  # fmt: skip
 
 

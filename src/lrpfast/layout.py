@@ -18,6 +18,7 @@ from .ops.arithmetic import Add
 from .ops.base import Elementwise
 from .ops.conv import Conv, ConvTranspose
 from .ops.extremes import Max, Min
+from .ops.interpolation import Upsample
 from .ops.movement import Identity
 from .ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from .ops.product import Div, Mul
@@ -25,7 +26,7 @@ from .steps import View
 
 Ints = tuple[int, ...]
 
-BLOCKED = (Conv, ConvTranspose, AveragePool, GlobalAveragePool, MaxPool, GlobalMaxPool)
+BLOCKED = (Conv, ConvTranspose, AveragePool, GlobalAveragePool, MaxPool, GlobalMaxPool, Upsample)
 """Operators whose kernels want blocked arrays."""
 
 

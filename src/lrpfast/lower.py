@@ -29,6 +29,7 @@ from .ops.activation import Clip, LeakyRelu, Relu
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
 from .ops.extremes import Max, Min
+from .ops.interpolation import Upsample
 from .ops.movement import Identity, Pad, Reshape
 from .ops.normalization import Normalizing
 from .ops.pool import GlobalMaxPool, MaxPool
@@ -44,6 +45,7 @@ from .rules import (
     Pass,
     ReLUDeconvNet,
     ReLUGuidedBackprop,
+    Route,
     Rule,
     SharingRule,
     SignalTakesAll,
@@ -316,7 +318,7 @@ class Lowering:
                 before, z = z, self.stored(node.output, node.output, home)
                 self.collect(node, x.elements(), WHOLE, Ending(z.elements(), plus=before.elements()))
             self.values[node.output] = z
-        elif isinstance(op, Linear):
+        elif isinstance(op, (Linear, Upsample)):
             self.linear_forward(node, op)
         elif isinstance(op, Mul) and len({self.fact(name).shape for name in node.inputs}) == 1:
             a, b = (self.value(name, home, node) for name in node.inputs)
@@ -327,7 +329,7 @@ class Lowering:
             self.values[node.output] = z = self.stored(node.output, node.output, home)
             self.host(node, f"{op.kinds[0]}.forward", _alone(op.forward), inputs, Delivery(z.host()))
 
-    def linear_forward(self, node: Node, op: Linear) -> None:
+    def linear_forward(self, node: Node, op: Linear | Upsample) -> None:
         x, z = self.fact(node.inputs[0]), self.fact(node.output)
         m = linear_map(op, x, z, self.dtype, self.backend.LANES, self.homes[node.inputs[0]])
         self.maps[node.name] = m
@@ -380,7 +382,7 @@ class Lowering:
             self.pass_on(node, node.inputs)
         elif isinstance(node.op, (MaxPool, GlobalMaxPool)):
             self.maxpool_vjp(node, node.op)
-        elif isinstance(rule, Gradient) and node.name in self.maps:
+        elif isinstance(rule, (Gradient, Route)) and node.name in self.maps:
             self.gradient(node)
         else:
             values = not isinstance(node.op, (Movement, Linear))

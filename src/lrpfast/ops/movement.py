@@ -248,7 +248,12 @@ class Pad(Movement):
                 f"pads is {self.pads}; expected {2 * axes} numbers for samples of shape {x.shape}"
             )
         shape = tuple(a + n + b for n, a, b in zip(x.shape, self.pads[:axes], self.pads[axes:], strict=True))
-        return Fact(shape, nonnegative=x.nonnegative and (self.value >= 0 or not any(self.pads)))
+        alone = not any(self.pads)
+        return Fact(
+            shape,
+            nonnegative=x.nonnegative and (self.value >= 0 or alone),
+            integer=x.integer and (float(self.value).is_integer() or alone),
+        )
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs

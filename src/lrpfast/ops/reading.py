@@ -133,6 +133,25 @@ class OnnxNode:
             result.append(BATCH if pair == operand.batches else int(pair[0]))
         return tuple(result)
 
+    def row(self, index: int) -> Constant:
+        """The constant input `index` without its first axis, the batch: it must be the same for each sample."""
+        operand = self._operand(index)
+        trials = operand.values if isinstance(operand, Varying) else (self.constant(index),)
+        sizes = operand.batches if isinstance(operand, Varying) else ((1, self.batch),)
+        name = self.inputs[index]
+        for value, size in zip(trials, sizes, strict=True):
+            allowed = size if isinstance(size, tuple) else (1, size)
+            if not value.ndim or len(value) not in allowed:
+                raise Unsupported(
+                    f"its input {index} ({name!r}) has shape {value.shape}; expected the batch in front"
+                )
+        first: Constant
+        first, second = trials[0][0], trials[-1][0]
+        same = first.shape == second.shape and bool((first == second).all())
+        if not same or not all((value == value[:1]).all() for value in trials):
+            raise Unsupported(f"its input {index} ({name!r}) is another for each sample")
+        return first
+
     # --- attributes ---
 
     def integer(self, name: str, default: int) -> int:
