@@ -98,7 +98,9 @@ def _empty(name: str) -> torch.nn.Module:
     import torchvision
 
     # The auxiliary heads are for training, and want larger pictures.
-    more: dict[str, Any] = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    more: dict[str, Any] = (
+        {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    )
     computes = name.startswith("regnet")  # with tensors, while it is made
     with torch.device("cpu" if computes else "meta"):
         module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **more)

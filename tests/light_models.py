@@ -29,15 +29,20 @@ def light_model(name: str) -> tuple[onnx.ModelProto, NDArray[np.float32]]:
     model = onnx.load(FOLDER / f"light_{name}.onnx")
     graph, rng = model.graph, np.random.default_rng(0)
     shapes = {t.name: tuple(numpy_helper.to_array(t)) for t in graph.initializer}
-    roles = {
-        weight: (node.op_type, place) for node in graph.node for place, weight in enumerate(node.input) if weight
-    }
+    roles: dict[str, tuple[str, int]] = {}
+    for node in reversed(graph.node):
+        for place, name in enumerate(node.input):
+            # A factor or summand per channel takes a detour through Unsqueeze.
+            role = roles[node.output[0]] if node.op_type == "Unsqueeze" else (node.op_type, place)
+            roles.setdefault(name, role)
+    # There are no statistics of any data; residual sums grow from block to block unless scales are small.
+    gain = 0.6 if any(node.op_type == "Sum" for node in graph.node) else 1.0
     kept = []
     for node in graph.node:
         if node.op_type != "ConstantOfShape" or node.input[0] not in shapes:
             kept.append(node)
             continue
-        weight = _weight(rng, shapes[node.input[0]], *roles[node.output[0]])
+        weight = _weight(rng, gain, shapes[node.input[0]], *roles[node.output[0]])
         graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
     del graph.node[:]
     graph.node.extend(kept)
@@ -53,13 +58,15 @@ def light_model(name: str) -> tuple[onnx.ModelProto, NDArray[np.float32]]:
     return model, rng.standard_normal(shape).astype(np.float32)
 
 
-def _weight(rng: np.random.Generator, shape: tuple[int, ...], op_type: str, place: int) -> NDArray[np.float32]:
+def _weight(
+    rng: np.random.Generator, gain: float, shape: tuple[int, ...], op_type: str, place: int
+) -> NDArray[np.float32]:
     """A parameter of an operator, by the place of the input that it is."""
     noise = rng.standard_normal(shape, dtype=np.float32)
     if op_type == "BatchNormalization":
-        # Scale, shift, mean and variance; no statistics of any data, so the scales keep residual sums small.
+        # Scale, shift, mean and variance.
         return (
-            rng.uniform(0.4, 0.8, shape).astype(np.float32), 0.2 * noise, 0.2 * noise,
+            (gain * rng.uniform(0.7, 1.3, shape)).astype(np.float32), 0.1 * noise, 0.1 * noise,
             rng.uniform(0.5, 1.5, shape).astype(np.float32),
         )[place - 1]  # fmt: skip
     if len(shape) < 2 or op_type in ("Add", "Mul", "Sum"):

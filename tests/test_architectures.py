@@ -48,7 +48,8 @@ def test_predictions_are_those_of_onnxruntime(net: Architecture) -> None:
     assert np.ptp(theirs, axis=0).max() > 0.1 * np.abs(theirs).max()  # the network tells pictures apart
     ours = loaded(net).predict(x)
     assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
-    assert loaded(net).canonization_error(x, dtype=np.float64) < 1e-12
+    # Found patterns have the exact constants of a GELU, which files hold in float32.
+    assert loaded(net).canonization_error(x, dtype=np.float64) < (1e-8 if "convnext" in net.name else 1e-12)
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
 
 
@@ -72,9 +73,9 @@ def test_heatmaps_are_those_of_zennit(net: Architecture, rules: str) -> None:
     assert distance(ours, exact) <= max(2 * distance(theirs, exact), 1e-4)
 
 
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name in ("native", "numba")])
-def test_compiled_backends_agree_with_numpy_in_float64(net: Architecture, backend: str) -> None:
+@pytest.mark.skipif("numba" not in BACKENDS, reason="only where the suite runs on Numba")
+def test_numba_agrees(net: Architecture) -> None:
     exact = explained(net, COMPOSITES[0], np.float64).relevance_of()
-    found = explained(net, COMPOSITES[0], np.float32, backend)
-    assert found.conservation.worst < 1e-5
-    assert distance(found.relevance_of(), exact) <= 1e-2
+    found = explained(net, COMPOSITES[0], np.float64, "numba")
+    assert distance(found.relevance_of(), exact) <= 1e-9
+    assert explained(net, COMPOSITES[0], np.float32, "numba").conservation.worst < 1e-5

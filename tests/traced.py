@@ -11,6 +11,7 @@ import copy
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -18,8 +19,8 @@ from torch.fx.experimental.optimization import fuse
 from zennit.layer import Sum
 
 MOVEMENT = frozenset(
-    ("cat", "chunk", "contiguous", "flatten", "floordiv", "getattr", "getitem", "permute", "reshape", "size", "transpose",
-     "view")
+    ("cat", "chunk", "contiguous", "flatten", "floordiv", "getattr", "getitem", "permute", "reshape", "size",
+     "transpose", "view")
 )  # fmt: skip
 """Functions and methods whose gradient routes relevance as it should, and arithmetic with sizes."""
 
@@ -51,6 +52,13 @@ class Norm(nn.Module):
         return F.layer_norm(x, self.shape, self.get_buffer("weight"), self.get_buffer("bias"), self.eps)
 
 
+class HardSigmoid(nn.Module):
+    """The hard sigmoid with the slope that ONNX files hold, 1/6 in float32; zennit passes relevance through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * float(np.float32(1 / 6)) + 0.5).clamp(0, 1)
+
+
 class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, signal: Tensor, gate: Tensor) -> Tensor:
@@ -70,7 +78,7 @@ class Gate(nn.Module):
         return result
 
 
-PASSED = (Scale, Norm, nn.LayerNorm)
+PASSED = (Scale, Norm, HardSigmoid)
 """Modules that are to pass relevance through, and that zennit does not know."""
 
 
@@ -87,9 +95,17 @@ def traced(module: nn.Module, kind: torch.dtype) -> fx.GraphModule:
         if hasattr(layer, "inplace"):
             layer.inplace = False
     network: fx.GraphModule = fuse(module)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.Hardsigmoid):
+            network.set_submodule(name, HardSigmoid())
+        elif isinstance(layer, nn.LayerNorm):
+            network.set_submodule(name, Norm(layer.normalized_shape, layer.weight, layer.bias, layer.eps))
     offenders = [str(node) for node in list(network.graph.nodes) if not _replaced(network, node)]
     if offenders:
         raise ValueError(f"zennit would take the plain gradient of {', '.join(offenders)}")
+    for node in network.graph.nodes:
+        if node.op == "call_module" and isinstance(network.get_submodule(node.target), Norm):
+            _fold_on(network, node)
     network.graph.lint()
     network.recompile()
     return network.eval().requires_grad_(False)
@@ -138,6 +154,25 @@ def _replaced(network: fx.GraphModule, node: fx.Node) -> bool:
     return False
 
 
+def _fold_on(network: fx.GraphModule, node: fx.Node) -> None:
+    """Fold scale and shift of a normalization into the layer that alone reads it, as canonisation does."""
+    norm: Any = network.get_submodule(str(node.target))
+    (after, *others) = node.users
+    while not others and after.target == "permute":
+        (after, *others) = after.users
+    if others or after.op != "call_module":
+        return
+    layer: Any = network.get_submodule(str(after.target))
+    if not isinstance(layer, nn.Linear | nn.Conv2d) or any(getattr(layer, "padding", ())):
+        return
+    assert getattr(layer, "groups", 1) == 1
+    channels = (1, -1, *(1,) * (layer.weight.ndim - 2))
+    layer.bias.data += (layer.weight * norm.bias.view(channels)).flatten(1).sum(1)
+    layer.weight.data *= norm.weight.view(channels)
+    norm.weight.fill_(1)
+    norm.bias.zero_()
+
+
 def _attribute(network: fx.GraphModule, node: Any) -> Tensor:
     tensor: Any = network
     for part in node.target.split("."):
@@ -149,7 +184,7 @@ def _attribute(network: fx.GraphModule, node: Any) -> Tensor:
 def _is_gate(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a sigmoid computes it."""
     return node.op == "call_module" and isinstance(
-        network.get_submodule(str(node.target)), nn.Sigmoid | nn.Hardsigmoid
+        network.get_submodule(str(node.target)), nn.Sigmoid | HardSigmoid
     )
 
 
