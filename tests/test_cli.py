@@ -61,6 +61,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(model_of([node("MatMul", "x w")], ["n", 8], {"w": weight}), folder / "nan.onnx")
     conv = model_of([node("Conv", "x w")], ["n", 3, 8, 8], {"w": np.ones((2, 3, 3, 3), np.float32)})
     onnx.save(conv, folder / "map.onnx")
+    flat = [node("Flatten", "x", "f"), node("MatMul", "f w")]
+    square = model_of(flat, ["n", 6, 6], {"w": np.ones((36, 3), np.float32)})
+    onnx.save(square, folder / "square.onnx")
+    np.save(folder / "square.npy", np.ones((6, 6), np.float32))
 
     x = np.ones((2, 8), np.float32)
     x[1, 3] = np.nan
@@ -207,7 +211,7 @@ def test_several_inputs_go_into_a_folder(run: Run) -> None:
 
 def test_arrays_of_an_npz_that_do_not_fit_are_named(run: Run) -> None:
     result = succeeded(run("explain", "@mlp.onnx", "@several.npz", "-o", "r/"))
-    assert sorted(os.listdir("r")) == ["several-a-0.npy", "several-a-1.npy", "several-b.npy"]
+    assert sorted(os.listdir("r")) == ["several-a-0.png", "several-a-1.png", "several-b.png"]
     assert "left out 'y', whose shape (3,) is not the network's" in result.stderr
     assert result.stdout.splitlines()[1].split("\t")[0].endswith("several.npz:a[1]")
 
@@ -215,7 +219,7 @@ def test_arrays_of_an_npz_that_do_not_fit_are_named(run: Run) -> None:
 def test_names_inside_an_npz_cannot_leave_the_folder(run: Run, tmp_path: Path) -> None:
     np.savez("evil.npz", **{"../../out": np.ones(8), "b/c": np.ones(8)})
     succeeded(run("explain", "@mlp.onnx", "evil.npz", "-o", "r/"))
-    assert sorted(os.listdir("r")) == ["evil-.._.._out.npy", "evil-b_c.npy"]
+    assert sorted(os.listdir("r")) == ["evil-.._.._out.png", "evil-b_c.png"]
     assert sorted(os.listdir(tmp_path)) == ["evil.npz", "r"]
 
 
@@ -353,7 +357,7 @@ BAD: list[tuple[str, Sequence[str], int, str]] = [
     ("float16", (*MLP, *OUT, "--dtype", "float16"), 2, "unknown dtype 'float16'"),
     ("shape of zeros", (*MLP, *OUT, "--input-shape", "3,0"), 2, "--input-shape is '3,0'"),
     ("one picture for three", ("@small_cnn.onnx", "@small_cnn.npy", "-o", "a.png"), 2, "there are 3 samples"),
-    ("a picture of an array", ("@mlp.onnx", "x.npy", "-o", "a.png"), 2, "shape (8,) is no picture"),
+    ("a picture of a square", ("@square.onnx", "@square.npy", "-o", "a.png"), 2, "(6, 6) is no picture"),
     ("unknown suffix", (*PHOTO, "-o", "a.gif"), 2, "--out is 'a.gif'"),
     ("overlay of nothing", (*PHOTO, "-o", "a.npy", "--overlay"), 2, "--overlay needs a picture"),
     ("no such picture", ("@small_cnn.onnx", "@no.png", *OUT), 3, "No such file"),

@@ -169,7 +169,7 @@ def test_gradients_by_an_index_are_refused() -> None:
     ("nodes", "says"),
     [
         ([node("Cast", "x", "f", to=1), node("Cast", "f", to=7)], "casts floats to int64, which rounds"),
-        ([node("Div", "x two")], "divides integers, which rounds"),
+        ([node("Div", "x two")], "computes with integers, which rounds"),
         ([node("Cast", "x", "f", to=1), node("Gather", "table f")], "computed as floating-point numbers"),
     ],
 )

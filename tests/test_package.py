@@ -25,6 +25,7 @@ HEAVY = (
     "PIL",
     "click",
     "matplotlib",
+    "tokenizers",
     "torch",
     "scipy",
     "hypothesis",

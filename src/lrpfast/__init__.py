@@ -12,7 +12,7 @@ import typing as _typing
 from ._version import __version__
 
 if _typing.TYPE_CHECKING:
-    from . import image, layers, preprocess, taylor
+    from . import draw, image, layers, preprocess, taylor, text, tokens
     from .api import Explainer, compare, explain, load, propagate
     from .backends import get_num_threads, set_num_threads
     from .composites import COMPOSITES, Composite, Selector, composite
@@ -21,6 +21,7 @@ if _typing.TYPE_CHECKING:
         CompositeError,
         InputError,
         LrpfastError,
+        MissingPackageError,
         ModelError,
         NonFiniteError,
         OutputError,
@@ -108,6 +109,7 @@ __all__ = [
     "MaxPool2d",
     "MaxPool3d",
     "Mish",
+    "MissingPackageError",
     "ModelError",
     "Network",
     "NonFiniteError",
@@ -148,6 +150,7 @@ __all__ = [
     "__version__",
     "compare",
     "composite",
+    "draw",
     "explain",
     "get_num_threads",
     "image",
@@ -157,9 +160,11 @@ __all__ = [
     "propagate",
     "set_num_threads",
     "taylor",
+    "text",
+    "tokens",
 ]  # fmt: skip
 
-_MODULES = ("image", "layers", "preprocess", "taylor")
+_MODULES = ("draw", "image", "layers", "preprocess", "taylor", "text", "tokens")
 _HOMES = (
     "api",
     "rules",

@@ -359,7 +359,7 @@ def deep_taylor_bounded(
     return _deep_taylor("deep_taylor_bounded", doc, ZBox(low, high, stabilizer), stabilizer)
 
 
-_RECTIFIERS = ("Relu", "LeakyRelu", "Clip")
+_RECTIFIERS = ("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip")
 
 
 def _gradient_like(name: str, doc: str, rectifier: Rule, **more: Any) -> Composite:

@@ -47,5 +47,9 @@ class BackendError(LrpfastError, RuntimeError):
     """The backend or SIMD target that was asked for is not available."""
 
 
+class MissingPackageError(LrpfastError, ImportError):
+    """A package that an optional feature needs is not installed; the message names the extra that brings it."""
+
+
 class OutputError(LrpfastError, OSError):
     """A result cannot be written where it was asked to go."""

@@ -19,6 +19,10 @@ from .ops.base import Array
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from .draw import Chart
+    from .pieces import Tokenized
+    from .text import TokenRelevance
+
 
 class Conservation(Sequence[ConservationRow]):
     """The conservation ledger: one row per node, from the output back to the input.
@@ -157,6 +161,118 @@ class Explanation:
         from .image import render
 
         return render(self.relevance_of(input)[index], **options)
+
+    def text(
+        self,
+        tokens: Iterable[str] | Tokenized,
+        index: int = 0,
+        *,
+        input: str | None = None,
+        padding: Any = None,
+        scheme: str = "auto",
+    ) -> TokenRelevance:
+        """One sample's relevance as that of a text's tokens.
+
+        Parameters
+        ----------
+        tokens : iterable of str, or Tokenized
+            What the network read: one token for each place of the sample, padding included; or what a tokenizer
+            of `lrpfast.tokens` made. Whatever axes there are behind that of the places (an embedding's) are
+            summed over.
+        index : int, default 0
+            Which sample.
+        input : str, optional
+            Which input, where the network has several.
+        padding, scheme : optional
+            As for `lrpfast.text.token_relevance`.
+
+        Returns
+        -------
+        lrpfast.text.TokenRelevance
+            Something to print, to draw and to save.
+
+        Raises
+        ------
+        InputError
+            There are not as many tokens as places.
+        """
+        from .text import token_relevance
+
+        return token_relevance(tokens, self.relevance_of(input)[index], padding, scheme)
+
+    def signal(self, x: Any, index: int = 0, *, input: str | None = None, **options: Any) -> Chart:
+        """Draw one sample's relevance as colours of the curve that was explained (needs matplotlib).
+
+        Parameters
+        ----------
+        x : array
+            The inputs that were explained, or the one sample, (channels, length) or (length,).
+        index : int, default 0
+            Which sample.
+        input : str, optional
+            Which input, where the network has several.
+        **options
+            As for `lrpfast.draw.signal`: ``names``, ``cmap``, ``level``, ….
+
+        Returns
+        -------
+        lrpfast.draw.Chart
+
+        Raises
+        ------
+        InputError
+            `x` does not fit the relevance, or that is no signal.
+        MissingPackageError
+            matplotlib is not installed.
+        """
+        from .draw import signal
+
+        relevance = self.relevance_of(input)
+        return signal(x[index] if np.shape(x) == relevance.shape else x, relevance[index], **options)
+
+    def bars(
+        self,
+        names: Sequence[str] | None = None,
+        index: int = 0,
+        k: int = 20,
+        *,
+        values: Any = None,
+        input: str | None = None,
+        **options: Any,
+    ) -> Chart:
+        """Draw one sample's relevance of a table's features as bars (needs matplotlib).
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Of the features.
+        index : int, default 0
+            Which sample.
+        k : int, default 20
+            How many features are shown by themselves, the strongest first.
+        values : array, optional
+            The inputs that were explained, or the one sample: shown behind the names.
+        input : str, optional
+            Which input, where the network has several.
+        **options
+            As for `lrpfast.draw.bars`.
+
+        Returns
+        -------
+        lrpfast.draw.Chart
+
+        Raises
+        ------
+        InputError
+            Names or values do not fit the relevance, or that is not one of features.
+        MissingPackageError
+            matplotlib is not installed.
+        """
+        from .draw import bars
+
+        relevance = self.relevance_of(input)
+        values = values[index] if np.shape(values) == relevance.shape else values
+        return bars(relevance[index], names, values, k, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to an `.npz` file, whole or not at all.

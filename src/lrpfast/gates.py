@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from .graph import Graph, Node
-from .ops.base import Movement
+from .ops.base import Movement, Op
+from .ops.movement import Pad
 from .ops.product import Mul
+from .ops.select import Mask
 
 
 def with_gates(graph: Graph) -> tuple[tuple[Node, ...], list[str]]:
@@ -39,9 +43,15 @@ def _gate(graph: Graph, node: Node) -> int | None:
     return None
 
 
+def _keeps_bounds(op: Op) -> bool:
+    """Whether numbers between 0 and 1 are moved about, and joined by no others."""
+    added = op.value if isinstance(op, Pad) else op.fill if isinstance(op, Mask) else 0.0
+    return isinstance(op, Movement) and bool(np.all((added >= 0) & (added <= 1)))
+
+
 def _is_bounded(graph: Graph, name: str) -> bool:
     """Whether an array is known to be between 0 and 1."""
     node = graph.producers.get(name)
-    while node is not None and isinstance(node.op, Movement) and len(node.inputs) == 1:
+    while node is not None and len(node.inputs) == 1 and _keeps_bounds(node.op):
         node = graph.producers.get(node.inputs[0])
     return node is not None and node.op.is_gate

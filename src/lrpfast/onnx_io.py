@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import onnx_old
 from .errors import ModelError, UnsupportedOperatorError
 from .graph import Fact, Graph, Node, infer, prune
 from .onnx_file import ModelFile
@@ -18,7 +19,7 @@ from .ops.reading import REFUSED, Applied, Constant, OnnxNode, Reading, Unsuppor
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 6
 
 Operand = Fact | Constant | Varying | None
 
@@ -124,6 +125,8 @@ class _Loader:
             self.pass_unknown(node)
             return
         operands = tuple(self.operand(input) for input in node.input)
+        if self.opset < onnx_old.SINCE:
+            node, operands = onnx_old.modernized(node, operands)
         attributes = _attributes(node)
         if any(isinstance(operand, Fact) for operand in operands) and node.op_type not in ("Shape", "Size"):
             if node.op_type not in READERS:

@@ -19,6 +19,7 @@ from ..errors import (
     CompositeError,
     InputError,
     LrpfastError,
+    MissingPackageError,
     ModelError,
     NonFiniteError,
     OutputError,
@@ -84,7 +85,8 @@ def _translate_ours(error: LrpfastError) -> Failure:
         return Failure(message, REFUSED, "--dtype float64 has more range")
     if isinstance(error, InputError):
         return Failure(message, USAGE if message.startswith("max_memory") else BAD_INPUT)
-    return Failure(message, BAD_OUTPUT if isinstance(error, OutputError) else REFUSED)
+    output = isinstance(error, (OutputError, MissingPackageError))  # packages that inputs need: see inputs.py
+    return Failure(message, BAD_OUTPUT if output else REFUSED)
 
 
 def colors_wanted() -> bool | None:

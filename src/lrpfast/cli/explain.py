@@ -1,10 +1,11 @@
-"""``lrpfast explain``: heatmaps of files."""
+"""``lrpfast explain``: files in, drawings and arrays of relevance out."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import click
 import numpy as np
@@ -14,14 +15,13 @@ from ..colors import COLORMAPS
 from ..composites import INITS
 from ..errors import LrpfastError
 from ..explanation import Explanation
-from ..image import save as save_picture
 from ..network import Network
 from ..ops.base import Array
 from ..preprocess import PREPROCESSINGS, bounds
 from .composing import BOXED, make_composite
 from .console import REFUSED, Failure, OneOf, Progress, note, print_json, translate, usage
-from .inputs import UNIT, Sample, choose_preprocessing, find_samples, is_array_file, is_picture
-from .labels import find_target, read_labels
+from .inputs import UNIT, Sample, choose_preprocessing, find_samples, is_array_file
+from .labels import find_target, read_features, read_labels
 from .options import (
     Parameters,
     backend_option,
@@ -34,19 +34,42 @@ from .options import (
     model_argument,
     threads_option,
 )
-from .outputs import PICTURES, check_destinations, destinations, write_array
+from .outputs import check_destinations, destinations, write_array
+from .showing import (
+    BARS,
+    CURVE,
+    DRAWINGS,
+    HEATMAP,
+    NUMBERS,
+    Form,
+    Mode,
+    Shown,
+    Style,
+    check_drawable,
+    form_for,
+    write,
+)
+from .texts import TextOptions, Texts, text_options
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+HELP = """Explain what a network sees in pictures, texts, signals, tables or arrays.
 
-HELP = """Explain what a network sees in pictures or arrays.
+    MODEL is an ONNX file. INPUT is a picture, an .npy array, an .npz file of arrays or a .csv table, with
+    or without a batch axis (of a table, each row is a sample); with --tokens it is a text file, or - for
+    the standard input. Every sample of every input is explained. All arguments and inputs are checked
+    before anything is computed.
 
-    MODEL is an ONNX file. INPUT is a picture, an .npy array or an .npz file of arrays, with or without a
-    batch axis; every sample of every input is explained. All arguments and inputs are checked before
-    anything is computed.
+    OUT is a file for one sample (heat.png), a folder for several (heat/), or an array of relevance in the
+    shape of the input (relevance.npy). Red speaks for the target and blue against it. What is drawn
+    follows from what the network takes:
 
-    OUT is a picture for one sample (heat.png), a folder for several (heat/), or an array of relevance in
-    the shape of the input (relevance.npy). In the heatmap, red speaks for the target and blue against it.
+    \b
+      pictures             heatmaps           .png .jpg
+      token ids            coloured words     .html .png .jpg .txt
+      features             bars               .png .svg .pdf .jpg
+      channels × length    coloured curves    .png .svg .pdf .jpg
+
+    Without OUT, words are shown in the terminal. Their default composite is epsilon_plus, since equal
+    shares in the first layer would make words look alike.
 
     For each sample a line is printed, with tabs between: input, target, score, probability, output.
 
@@ -55,17 +78,21 @@ HELP = """Explain what a network sees in pictures or arrays.
       lrpfast explain model.onnx photo.jpg -o heat.png --labels labels.txt
       lrpfast explain model.onnx photo.jpg -o heat.png --overlay -t "tabby cat"
       lrpfast explain model.onnx photos/*.jpg -o heat/ -c epsilon_gamma_box
+      lrpfast explain model.onnx --tokens vocab.txt --sentence "a good film"
+      lrpfast explain model.onnx --tokens vocab.txt --text review.txt -o r.html
+      lrpfast explain model.onnx patients.csv -o patients/
       lrpfast explain model.onnx signals.npy -o relevance.npy --json
     """
 
 
-Mode = Literal["overlay", "side_by_side"]
+TEXT_COMPOSITE = "epsilon_plus"
+"""The default for texts: equal shares in the first layer (epsilon_plus_flat) make words look alike."""
 
 
-@click.command(short_help="Write heatmaps of pictures or arrays.", help=HELP)
+@click.command(short_help="Explain pictures, texts, signals or tables.", help=HELP)
 @model_argument
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
-@click.option("-o", "--out", type=click.Path(), help="Picture, .npy file or folder to write.")
+@click.argument("inputs", metavar="[INPUT]...", nargs=-1, type=click.Path())
+@click.option("-o", "--out", type=click.Path(), help="File or folder to write.")
 @click.option(
     "--save",
     type=click.Path(),
@@ -96,9 +123,23 @@ Mode = Literal["overlay", "side_by_side"]
 @click.option(
     "--cmap",
     type=OneOf("colour map", COLORMAPS, "NAME"),
-    default="seismic",
+    help=f"Colours of heatmaps and curves: {', '.join(COLORMAPS)}.  [default: seismic; soft for curves]",
+)
+@text_options
+@click.option(
+    "--features",
+    type=click.Path(),
+    metavar="FILE",
+    help="Names of a table's features or a signal's channels: one per line, or JSON; of a table with a "
+    "header, the columns to take.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=20,
     show_default=True,
-    help=f"Colours: {', '.join(COLORMAPS)}.",
+    metavar="N",
+    help="How many features are drawn, the strongest first.",
 )
 @input_shape_option
 @threads_option
@@ -109,23 +150,39 @@ Mode = Literal["overlay", "side_by_side"]
 def explain(
     model: str, inputs: tuple[str, ...], out: str | None, save: str | None, target: str | None,
     labels: str | None, composite: str, parameters: Parameters, low: float | None, high: float | None,
-    init: str | None, preprocess: str | None, mode: Mode | None, cmap: str,
-    input_shape: tuple[int, ...] | None, threads: int | None, max_memory: int | None,
-    backend: str | None, dtype: str, as_json: bool,
+    init: str | None, preprocess: str | None, mode: Mode | None, cmap: str | None, tokens: str | None,
+    text_files: tuple[str, ...], sentences: tuple[str, ...], joined: bool, max_length: int | None, pad_id: int | None,
+    features: str | None, top: int, input_shape: tuple[int, ...] | None, threads: int | None,
+    max_memory: int | None, backend: str | None, dtype: str, as_json: bool,
 ) -> None:  # fmt: skip
-    if out is None and save is None and not as_json:
+    inputs = (*inputs, *text_files)
+    options = TextOptions(tokens, sentences, joined, max_length, pad_id)
+    options.check(inputs)
+    if out is None and save is None and tokens is None and not as_json:
         raise usage("there is nothing to write", "say -o heat.png, --save result.npz or --json")
-    network = load_network(model, input_shape)
+    texts = None if tokens is None else Texts(model, inputs, options, input_shape)
+    network = load_network(model, input_shape if texts is None else texts.input_shape)
     size = _outputs(network, init)
     names = read_labels(labels, model, size)
     index = find_target(target, names, size)
-    preprocessing = choose_preprocessing(preprocess, network.input_shape)
-    samples = find_samples(inputs, network, preprocessing, dtype)
-    files = _destinations(samples, out, save, mode, network.input_shape)
+    shape = network.input_shape if texts is None else network.inputs[texts.input].shape
+    preprocessing = choose_preprocessing(preprocess, shape)
+    columns = None if features is None else read_features(features)
+    if texts is None:
+        samples = find_samples(inputs, network, preprocessing, dtype, columns)
+    else:
+        samples = texts.samples(network, dtype)
+    form = form_for(shape, texts is not None)
+    if columns is not None and form not in (BARS, CURVE):
+        raise usage("--features names the features of tables or the channels of signals", "leave it out")
+    style = Style(mode, cmap, top, joined)
+    files = _destinations(samples, out, save, style, form, shape)
 
-    pictures = [file for file in inputs if not is_array_file(file)]
-    known = preprocess is not None or len(pictures) == len(inputs)
-    box = bounds(preprocessing, network.input_shape) if known and composite in BOXED else None
+    pictures = [] if texts is not None else [file for file in inputs if not is_array_file(file)]
+    known = preprocess is not None or len(pictures) == len(inputs) > 0
+    box = bounds(preprocessing, shape) if known and composite in BOXED else None
+    if texts is not None and not _is_given("composite"):
+        composite = TEXT_COMPOSITE
     chosen = make_composite(composite, parameters, low, high, network.canonized(dtype).graph, box)
     explainer = Explainer(
         network, chosen, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory
@@ -136,26 +193,36 @@ def explain(
         note(f"pictures are {how}; if the network wants them otherwise, say --preprocess")
 
     stacked = Path(out) if out is not None and _is_stack(out) else None
+    printed = texts is not None and not as_json and ((out is None and save is None) or sys.stdout.isatty())
     results, relevances = [], []
     with Progress(len(samples)) as progress:
         for sample, paths in zip(samples, files, strict=True):
             progress.step(str(sample))
             x, picture = sample.read()
             explanation = _explained(explainer, sample, x, index, init)
+            results.append(_result(sample, explanation, names, paths))
+            shown = Shown(sample, x, picture, explanation, _title(sample, results[-1]))
             for path in paths:
                 if path != stacked:
-                    _write(explanation, path, picture if mode else None, mode or "heatmap", cmap)
+                    write(shown, path, form, style)
             if stacked is not None:
-                relevances.append(explanation.relevance_of()[0])
-            results.append(_result(sample, explanation, names, paths))
+                relevances.append(shown.relevance)
             if not as_json:
                 progress.clear()
                 _print_line(sample, results[-1])
+            if printed:
+                click.echo(f"\n{shown.words(joined).ansi(k=top)}\n")
     if stacked is not None:
         write_array(stacked, relevances[0] if [s.index for s in samples] == [None] else np.stack(relevances))
     if as_json:
         about = {key: explanation.manifest[key] for key in ("model", "composite", "init", "backend", "dtype")}
         print_json({**about, "results": results})
+
+
+def _is_given(parameter: str) -> bool:
+    """Whether a parameter of the command was said, and is not its default."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 def _outputs(network: Network, init: str | None) -> int:
@@ -179,20 +246,27 @@ def _is_stack(out: str) -> bool:
 
 
 def _destinations(
-    samples: Sequence[Sample], out: str | None, save: str | None, mode: Mode | None, shape: tuple[int, ...]
+    samples: Sequence[Sample],
+    out: str | None,
+    save: str | None,
+    style: Style,
+    form: Form,
+    shape: tuple[int, ...],
 ) -> list[tuple[Path, ...]]:
     """The files to be written for each sample."""
     names = [sample.name for sample in samples]
-    drawable = is_picture(shape)
-    if mode and (out is None or not drawable or _is_stack(out)):
-        raise usage(f"--{mode.replace('_', '-')} needs a picture to write", "say -o heat.png")
+    if style.mode and (out is None or form is not HEATMAP or _is_stack(out)):
+        raise usage(f"--{style.mode.replace('_', '-')} needs a picture to write", "say -o heat.png")
+    if style.cmap and form not in (HEATMAP, CURVE):
+        raise usage("--cmap is for heatmaps and curves", "leave it out")
     columns = []
     if out is not None and _is_stack(out):
         columns.append([Path(out)] * len(samples))
     elif out is not None:
-        columns.append(destinations("--out", out, names, (*PICTURES, ".npy"), ".png" if drawable else ".npy"))
-        if not drawable and columns[0][0].suffix.lower() in PICTURES:
+        if form is NUMBERS and Path(out).suffix.lower() in DRAWINGS:
             raise usage(f"relevance of shape {shape} is no picture", "write an array: -o relevance.npy")
+        columns.append(destinations("--out", out, names, (*form.suffixes, ".npy"), form.default))
+    check_drawable(form, samples, shape, columns[0] if columns else ())
     if save is not None:
         columns.append(destinations("--save", save, names, (".npz",), ".npz"))
     return list(zip(*columns, strict=True)) if columns else [()] * len(samples)
@@ -202,22 +276,10 @@ def _explained(
     explainer: Explainer, sample: Sample, x: Array, target: int | None, init: str | None
 ) -> Explanation:
     try:
-        return explainer(x[None], target, init)
+        return explainer(sample.feed(x), target, init)
     except LrpfastError as error:
         failure = translate(error)
         raise Failure(f"{sample}: {failure.message}", REFUSED, failure.hint) from error
-
-
-def _write(
-    explanation: Explanation, path: Path, photo: Image | None, mode: Mode | Literal["heatmap"], cmap: str
-) -> None:
-    """Write what the suffix says."""
-    if path.suffix == ".npz":
-        explanation.save(path)
-    elif path.suffix == ".npy":
-        write_array(path, explanation.relevance_of()[0])
-    else:
-        save_picture(explanation.image(photo=photo, mode=mode, cmap=cmap), path)
 
 
 def _result(
@@ -235,7 +297,7 @@ def _result(
             "probability": None if probabilities is None else float(probabilities[i]),
         }
 
-    return {
+    result = {
         "input": sample.file,
         "array": sample.array,
         "index": sample.index,
@@ -244,12 +306,28 @@ def _result(
         "conservation_worst": explanation.conservation.worst,
         "outputs": [str(path) for path in paths],
     }
+    if sample.text is not None:
+        columns = (sample.text.tokens, sample.text.ids, explanation.relevance_of(sample.input)[0].tolist())
+        keys = ("token", "id", "relevance")
+        result["tokens"] = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+    return result
+
+
+def _label(target: dict[str, Any]) -> str:
+    return str(target["index"]) + (f" {target['label']}" if target["label"] else "")
+
+
+def _title(sample: Sample, result: dict[str, Any]) -> str:
+    """One sample as words above a drawing."""
+    target = result["target"]
+    sure = "" if target["probability"] is None else f", probability {target['probability']:.4f}"
+    return f"{sample}: {_label(target)}{sure}"
 
 
 def _print_line(sample: Sample, result: dict[str, Any]) -> None:
     """One sample as a line with tabs."""
     target = result["target"]
-    label = str(target["index"]) + (f" {target['label']}" if target["label"] else "")
+    label = _label(target)
     probability = "-" if target["probability"] is None else f"{target['probability']:.4f}"
     cells = (str(sample), label, f"{target['score']:.5g}", probability, *(result["outputs"] or "-"))
     click.echo("\t".join(cells))

@@ -1,11 +1,12 @@
-"""From arguments to what is explained: samples out of files, labels, targets, preprocessings."""
+"""From arguments to what is explained: samples out of files, and preprocessings."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +18,16 @@ from ..feeds import check_feed
 from ..network import Network
 from ..ops.base import Array
 from ..preprocess import PREPROCESSINGS, Preprocessing, prepare, read_arrays, read_image
+from ..tables import read_table
 from .console import BAD_INPUT, Failure, closest, note, usage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..tokens import Tokenized
+
 ARRAYS = (".npy", ".npz")
+TABLES = (".csv", ".tsv")
 
 UNIT = Preprocessing(scale=1 / 255)
 """The default for networks that take one channel."""
@@ -44,7 +49,15 @@ class Sample:
     array : str or None
         Which array of an .npz file it is in.
     index : int or None
-        Its place along the array's batch axis.
+        Its place along the array's batch axis, or its row in a table.
+    names : sequence of str or None
+        Of a table's features, or of a signal's channels.
+    text : Tokenized or None
+        The tokens that the input stands for.
+    input : str or None
+        Which of several inputs `read` gives, and has the relevance that is shown.
+    others : mapping of str to array
+        The other inputs, without a batch axis.
     """
 
     file: str
@@ -52,6 +65,22 @@ class Sample:
     read: Callable[[], tuple[Array, Image | None]]
     array: str | None = None
     index: int | None = None
+    names: Sequence[str] | None = None
+    text: Tokenized | None = None
+    input: str | None = None
+    others: Mapping[str, Array] = field(default_factory=dict)
+
+    def feed(self, x: Array) -> Array | dict[str, Array]:
+        """What the network is called with: a batch of this sample alone.
+
+        Parameters
+        ----------
+        x : array
+            From `read`.
+        """
+        if self.input is None:
+            return x[None]
+        return {self.input: x[None]} | {name: array[None] for name, array in self.others.items()}
 
     def __str__(self) -> str:
         array = "" if self.array is None else f":{self.array}"
@@ -78,9 +107,18 @@ def choose_preprocessing(name: str | None, shape: tuple[int, ...]) -> Preprocess
 
 
 def find_samples(
-    files: Sequence[str], network: Network, preprocessing: Preprocessing, dtype: str
+    files: Sequence[str],
+    network: Network,
+    preprocessing: Preprocessing,
+    dtype: str,
+    features: Sequence[str] | None = None,
 ) -> list[Sample]:
     """All samples of all files, each of them read once and checked.
+
+    Parameters
+    ----------
+    features : sequence of str, optional
+        Names of features or channels; of a table that has a header, the columns to take.
 
     Raises
     ------
@@ -89,25 +127,40 @@ def find_samples(
     """
     samples = []
     for file in files:
-        try:
-            if Path(file).is_dir():
-                raise Failure(f"the input {file!r} is a folder", BAD_INPUT, f"name its files: {file}/*.jpg")
-            if Path(file).suffix.lower() in ARRAYS:
+        with reading_input(file):
+            suffix = Path(file).suffix.lower()
+            if suffix in ARRAYS:
                 found = list(_samples_of_arrays(file, network))
+            elif suffix in TABLES:
+                found = list(_samples_of_table(file, network, features))
             else:
                 found = [_sample_of_image(file, network, preprocessing, keep=len(files) == 1)]
             for sample in found:
-                check_feed(network.name, network.inputs, sample.read()[0][None], np.dtype(dtype))
-        except LrpfastError as error:
-            message = str(error)
-            raise Failure(message if file in message else f"{file}: {message}", BAD_INPUT) from error
-        samples += found
-    return _with_unique_names(samples)
+                check_sample(sample, network, dtype)
+        samples += [replace(sample, names=sample.names or features) for sample in found]
+    return with_unique_names(samples)
+
+
+@contextlib.contextmanager
+def reading_input(file: str) -> Iterator[None]:
+    """What goes wrong with an input in this block is said with its name."""
+    try:
+        if Path(file).is_dir():
+            raise Failure(f"the input {file!r} is a folder", BAD_INPUT, f"name its files: {file}/*.jpg")
+        yield
+    except LrpfastError as error:
+        message = str(error)
+        raise Failure(message if file in message else f"{file}: {message}", BAD_INPUT) from error
+
+
+def check_sample(sample: Sample, network: Network, dtype: str) -> None:
+    """Raise an `LrpfastError` if the network does not take the sample."""
+    check_feed(network.name, network.inputs, sample.feed(sample.read()[0]), np.dtype(dtype))
 
 
 def is_array_file(file: str) -> bool:
-    """Whether the file holds arrays rather than a picture."""
-    return Path(file).suffix.lower() in ARRAYS
+    """Whether the file holds numbers rather than a picture or a text."""
+    return Path(file).suffix.lower() in (*ARRAYS, *TABLES)
 
 
 def _sample_of_image(file: str, network: Network, preprocessing: Preprocessing, keep: bool) -> Sample:
@@ -145,6 +198,28 @@ def _samples_of_arrays(file: str, network: Network) -> Iterator[Sample]:
             yield Sample(file, name + number, _reader(sample), part, i)
 
 
+def _samples_of_table(file: str, network: Network, features: Sequence[str] | None) -> Iterator[Sample]:
+    """The rows of a table, one sample each; or the channels of one signal, which are its columns."""
+    table, shape = read_table(file), network.input_shape
+    if features is not None and table.names is not None:
+        table = table.select(features)
+    rows, columns = table.values.shape
+    if shape == (columns,):
+        digits = len(str(rows - 1))
+        for i, row in enumerate(table.values):
+            number = f"-{i:0{digits}}" if rows > 1 else ""
+            yield Sample(file, Path(file).stem + number, _reader(row), index=i, names=table.names)
+        return
+    channels_first = len(shape) == 2 and shape[0] < shape[1]
+    signal = table.values.T if channels_first else table.values
+    if signal.shape != shape:
+        raise InputError(
+            f"{file!r} holds {rows} rows of {columns} numbers; {network.name!r} takes samples of shape {shape}: a "
+            "row is one sample of features, or a column one channel of a signal"
+        )
+    yield Sample(file, Path(file).stem, _reader(signal), names=table.names)
+
+
 def _reader(sample: Array) -> Callable[[], tuple[Array, Image | None]]:
     return lambda: (sample, picture_of(sample))
 
@@ -168,7 +243,7 @@ def is_picture(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and (shape[0] in (1, 3)) != (shape[2] in (1, 3))
 
 
-def _with_unique_names(samples: list[Sample]) -> list[Sample]:
+def with_unique_names(samples: list[Sample]) -> list[Sample]:
     """Names become fit for file names; equal ones are numbered."""
     unique: list[Sample] = []
     seen: Counter[str] = Counter()

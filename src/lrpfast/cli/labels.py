@@ -1,4 +1,4 @@
-"""What the outputs of a network are called, and which of them is meant."""
+"""What the outputs of a network are called, and which of them is meant; and what its inputs are called."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from .console import BAD_INPUT, Failure, usage
 
-FORMS = "one label per line, a JSON list, or a JSON object of index to label or label to index"
+FORMS = "one name per line, a JSON list, or a JSON object of index to name or name to index"
 
 
 def read_labels(path: str | None, model: str, size: int) -> list[str] | None:
@@ -25,18 +25,34 @@ def read_labels(path: str | None, model: str, size: int) -> list[str] | None:
     if path is None:
         carried = _embedded(model)
         return carried if carried is None or len(carried) == size else None
-    try:
-        text = Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise Failure(f"cannot read the labels {path!r}: {reason}", BAD_INPUT, f"expected {FORMS}") from error
-    labels = parse_labels(text)
-    if labels is None:
-        raise Failure(f"the labels {path!r} are not in a form that is known", BAD_INPUT, f"expected {FORMS}")
+    labels = _read("labels", path)
     if len(labels) != size:
         raise Failure(f"{path!r} has {len(labels)} labels; the network has {size} outputs", BAD_INPUT,
                       "give a label for each output, in their order")  # fmt: skip
     return labels
+
+
+def read_features(path: str) -> list[str]:
+    """The names of a table's features or of a signal's channels.
+
+    Raises
+    ------
+    Failure
+        The file is unreadable.
+    """
+    return _read("features", path)
+
+
+def _read(what: str, path: str) -> list[str]:
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise Failure(f"cannot read the {what} {path!r}: {reason}", BAD_INPUT, f"expected {FORMS}") from error
+    names = parse_labels(text)
+    if names is None:
+        raise Failure(f"the {what} {path!r} are not in a form that is known", BAD_INPUT, f"expected {FORMS}")
+    return names
 
 
 def parse_labels(text: str) -> list[str] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +16,7 @@ from .console import REFUSED, Failure, OneOf, translate, usage
 
 if TYPE_CHECKING:
     from ..network import Network
+    from ..onnx_io import InputShape
 
 Parameters = tuple[tuple[str, float], ...]
 """What --param gives."""
@@ -129,16 +131,23 @@ dtype_option = click.option(
 )  # fmt: skip
 
 
-def load_network(path: str, input_shape: tuple[int, ...] | None) -> Network:
+def load_network(path: str, input_shape: InputShape | None) -> Network:
     """Read the model; what is wrong with it is said with the file's name."""
     from ..api import load
 
+    with reading_model(path):
+        return load(path, input_shape)
+
+
+@contextlib.contextmanager
+def reading_model(path: str) -> Iterator[None]:
+    """What goes wrong with a model file in this block is said with its name."""
     if not os.path.exists(path):
         raise Failure(f"there is no model {path!r}", REFUSED, "give the path of an .onnx file")
     if os.path.isdir(path):
         raise Failure(f"the model {path!r} is a folder", REFUSED, "give the path of an .onnx file in it")
     try:
-        return load(path, input_shape)
+        yield
     except ModelError as error:
         failure = translate(error)
         message = failure.message if path in failure.message else f"{path}: {failure.message}"

@@ -42,7 +42,7 @@ class Pow(Elementwise):
         return bool((self.exponent == np.abs(np.rint(self.exponent))).all())
 
     def is_nonnegative(self, x: Fact) -> bool:
-        return x.nonnegative or bool((self.exponent % 2 == 0).all())
+        return x.nonnegative or bool((self.exponent % 2 != 1).all())  # odd powers alone are negative
 
     def infer(self, *inputs: Fact) -> Fact:
         check_broadcast("exponent", self.exponent.shape, inputs[0].shape)

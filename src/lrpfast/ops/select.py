@@ -102,14 +102,16 @@ class Mask(Movement):
 
 @reads("Where")
 def _read_where(node: OnnxNode) -> Reading:
+    condition = node.constant(0)
     computed = [index for index in (1, 2) if not node.is_constant(index)]
     shape = broadcast_inputs(node, *computed)
-    mask = of_sample(node, 0, node.constant(0), shape)
+    mask = of_sample(node, 0, condition, shape)
     if len(computed) == 2:
         return Applied(Where(mask), (expanded(node, 1, shape), expanded(node, 2, shape)))
     if computed == [2]:
         mask = ~mask
-    fill: Any = np.where(mask, 0, of_sample(node, 3 - computed[0], node.constant(3 - computed[0]), shape))
+    other = 3 - computed[0]
+    fill: Any = np.where(mask, 0, of_sample(node, other, node.constant(other), shape).astype(np.float64))
     if not np.isfinite(fill).all():
         raise Unsupported("it puts NaN or infinity in the place of what it masks")
     return Applied(Mask(mask, fill), tuple(computed))

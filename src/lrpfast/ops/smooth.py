@@ -12,7 +12,7 @@ from ..errors import ModelError
 from ..graph import Fact
 from .activation import check_numbers
 from .base import Array, Elementwise
-from .product import Mul
+from .product import Mul, broadcast_inputs
 from .reading import Applied, OnnxNode, reads
 from .special import erf, sigmoid
 
@@ -191,6 +191,7 @@ def _read_swish(node: OnnxNode) -> Swish:
 
 @reads("SwiGLU")
 def _read_swiglu(node: OnnxNode) -> Applied:
+    broadcast_inputs(node, 0, 1)
     return Applied(Mul(), (Applied(Swish(node.number("alpha", 1)), (0,)), 1))
 
 

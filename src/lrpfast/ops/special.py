@@ -39,8 +39,9 @@ def erf(x: Array) -> Array:
 
 def polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
     """`Σ coefficients[k] xᵏ`, by Horner's rule."""
-    last, *others = reversed(coefficients)
-    y: Array = np.full_like(x, last)
+    last, before, *others = reversed(coefficients)
+    y: Array = x * last
+    y += before
     for c in others:
         y *= x
         y += c
@@ -49,10 +50,9 @@ def polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
 
 def _single(x: Array) -> Array:
     """`tanh(x P(x²))`: the well-known approximation `tanh(√(2/π) (x + 0.045 x³))` of Φ with more terms."""
-    square = np.square(x)
-    np.minimum(square, 16, out=square)
-    y = polynomial(square, _SINGLE)
-    y *= x
+    with np.errstate(over="ignore"):  # beyond 4 the argument only grows, perhaps to infinity
+        y = polynomial(np.square(x), _SINGLE)
+        y *= x
     return np.tanh(y, out=y)
 
 
