@@ -18,6 +18,8 @@ if _typing.TYPE_CHECKING:
     from .composites import COMPOSITES, Composite, Selector, composite
     from .errors import (
         BackendError,
+        BlowUpError,
+        BlowUpWarning,
         CompositeError,
         InputError,
         LrpfastError,
@@ -36,6 +38,7 @@ if _typing.TYPE_CHECKING:
     from .parts import Part, Share, Stabilizer, Term
     from .rules import (
         RULES,
+        AbsNorm,
         AlphaBeta,
         CustomRule,
         Epsilon,
@@ -67,6 +70,7 @@ __all__ = [
     "OPERATORS",
     "RULES",
     "SELU",
+    "AbsNorm",
     "Add",
     "AlphaBeta",
     "AvgPool1d",
@@ -74,6 +78,8 @@ __all__ = [
     "AvgPool3d",
     "BackendError",
     "BatchNorm",
+    "BlowUpError",
+    "BlowUpWarning",
     "Builder",
     "Composite",
     "CompositeError",

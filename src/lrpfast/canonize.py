@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .advance import with_affine_in_front
 from .gates import with_gates
 from .graph import Fact, Graph, Node, prune
 from .ops.activation import Clip
@@ -50,6 +51,8 @@ def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     changes: list[str] = []
     graph = _drop_identities(_rebuilt(graph, graph.nodes, graph.output), changes)
     graph, head = _cut_softmax(find_patterns(graph, changes), changes)
+    graph, moved = with_affine_in_front(graph)
+    changes += moved
     folding = _Folding(graph, np.dtype(dtype), changes)
     while folding.fold_one():
         pass

@@ -19,6 +19,7 @@ from .ops.normalization import Normalizing
 from .ops.one_hot import OneHot
 from .parts import Stabilizer
 from .rules import (
+    AbsNorm,
     AlphaBeta,
     Epsilon,
     Flat,
@@ -60,6 +61,9 @@ KINDS = {
 
 INITS = ("logit", "one", "probability")
 """The words for initial relevance."""
+
+SUMS: Mapping[str, type[Norm | AbsNorm]] = {"norm": Norm, "abs": AbsNorm}
+"""The words for how presets share sums and average pooling: by contribution, or by its magnitude."""
 
 
 def _all_kinds(op: type[Op] = Op) -> set[str]:
@@ -259,12 +263,14 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
 # --- presets ---
 
 
-def _base(stabilizer: float | Stabilizer) -> tuple[tuple[str, Rule], ...]:
-    """What zennit's composites do beside convolutions and dense layers."""
+def _base(stabilizer: float | Stabilizer, sums: str = "norm") -> tuple[tuple[str, Rule], ...]:
+    """What zennit's composites do beside convolutions and dense layers, but for `sums`."""
+    if sums not in SUMS:
+        raise CompositeError(f"sums is {sums!r}; expected one of {', '.join(SUMS)}")
     return (
-        ("sum", Norm(stabilizer)),
-        ("average_pool", Norm(stabilizer)),
-        ("interpolation", Norm(stabilizer)),
+        ("sum", SUMS[sums](stabilizer)),
+        ("average_pool", SUMS[sums](stabilizer)),
+        ("interpolation", SUMS[sums](stabilizer)),
         ("affine", Pass()),
         ("normalization", Pass()),
         ("gating", SignalTakesAll()),
@@ -278,58 +284,59 @@ def _preset(name: str, doc: str, entries: Iterable[tuple[Any, Rule]], **more: An
 
 
 def epsilon_plus(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """z⁺ for convolutions, ε for dense layers."""
     return _preset(
         "epsilon_plus", "z⁺ for convolutions, ε for dense layers",
-        [("convolution", ZPlus(stabilizer, bias)), ("dense", Epsilon(epsilon, bias)), *_base(stabilizer)],
+        [("convolution", ZPlus(stabilizer, bias)), ("dense", Epsilon(epsilon, bias)),
+         *_base(stabilizer, sums)],
     )  # fmt: skip
 
 
 def epsilon_plus_flat(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """As `epsilon_plus`, with equal shares in the first linear layer."""
     first = (Selector("linear", first=True), Flat(stabilizer))
     return _preset(
         "epsilon_plus_flat", "as epsilon_plus, equal shares in the first layer",
-        [first, *epsilon_plus(epsilon, stabilizer, bias).rules],
+        [first, *epsilon_plus(epsilon, stabilizer, bias, sums).rules],
     )  # fmt: skip
 
 
 def epsilon_alpha2_beta1(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """α=2, β=1 for convolutions, ε for dense layers."""
     return _preset(
         "epsilon_alpha2_beta1", "α=2, β=1 for convolutions, ε for dense layers",
         [("convolution", AlphaBeta(2, 1, stabilizer, bias)), ("dense", Epsilon(epsilon, bias)),
-         *_base(stabilizer)],
+         *_base(stabilizer, sums)],
     )  # fmt: skip
 
 
 def epsilon_alpha2_beta1_flat(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """As `epsilon_alpha2_beta1`, with equal shares in the first linear layer."""
     first = (Selector("linear", first=True), Flat(stabilizer))
     return _preset(
         "epsilon_alpha2_beta1_flat", "as epsilon_alpha2_beta1, equal shares in the first layer",
-        [first, *epsilon_alpha2_beta1(epsilon, stabilizer, bias).rules],
+        [first, *epsilon_alpha2_beta1(epsilon, stabilizer, bias, sums).rules],
     )  # fmt: skip
 
 
 def epsilon_gamma_box(
     low: float | Array, high: float | Array, epsilon: float = 1e-6, gamma: float = 0.25,
-    stabilizer: float | Stabilizer = 1e-6, bias: bool = True,
+    stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm",
 ) -> Composite:  # fmt: skip
     """z^B for the first convolution, γ for the others, ε for dense layers."""
     return _preset(
         "epsilon_gamma_box", "z^B for the first convolution, γ for the others, ε for dense layers",
         [(Selector("convolution", first=True), ZBox(low, high, stabilizer)),
          ("convolution", Gamma(gamma, stabilizer, bias)), ("dense", Epsilon(epsilon, bias)),
-         *_base(stabilizer)],
+         *_base(stabilizer, sums)],
     )  # fmt: skip
 
 
@@ -387,11 +394,12 @@ def guided_backprop() -> Composite:
     return _gradient_like("guided_backprop", "guided backprop", ReLUGuidedBackprop())
 
 
-def excitation_backprop(stabilizer: float | Stabilizer = 1e-6) -> Composite:
+def excitation_backprop(stabilizer: float | Stabilizer = 1e-6, sums: str = "norm") -> Composite:
     """Excitation backprop (Zhang et al. 2018): z⁺ without bias; the target starts with 1."""
     return _preset(
         "excitation_backprop", "excitation backprop: z⁺ without bias",
-        [("linear", ZPlus(stabilizer, bias=False)), ("activation", Gradient()), *_base(stabilizer)],
+        [("linear", ZPlus(stabilizer, bias=False)), ("activation", Gradient()),
+         *_base(stabilizer, sums)],
         init="one",
     )  # fmt: skip
 
@@ -415,7 +423,8 @@ def composite(name: str | Composite, **parameters: Any) -> Composite:
     name : str or Composite
         A name in `COMPOSITES`; a composite is returned as it is.
     **parameters
-        The preset's own, such as ``epsilon``, ``gamma``, ``low`` and ``high``.
+        The preset's own, such as ``epsilon``, ``gamma``, ``low`` and ``high``. ``sums="abs"`` shares sums and
+        average pooling by magnitude (`AbsNorm`).
 
     Raises
     ------

@@ -26,8 +26,8 @@ from .steps import View
 
 Ints = tuple[int, ...]
 
-BLOCKED = (Conv, ConvTranspose, AveragePool, GlobalAveragePool, MaxPool, GlobalMaxPool, Upsample)
-"""Operators whose kernels want blocked arrays."""
+BLOCKED = (Conv, ConvTranspose, AveragePool, MaxPool, Upsample)
+"""Operators whose kernels want blocked arrays. Pools over whole maps take what they find."""
 
 
 def three(values: Ints, fill: int) -> tuple[int, int, int]:
@@ -96,7 +96,9 @@ def homes(graph: Graph, lanes: int) -> Mapping[str, int]:
     for node in graph.nodes:
         shape = graph.facts[node.output].shape
         home = 1
-        if isinstance(node.op, BLOCKED):
+        if isinstance(node.op, (GlobalAveragePool, GlobalMaxPool)):
+            home = found[node.inputs[0]]
+        elif isinstance(node.op, BLOCKED):
             home = lanes
         elif follows(node, graph, lanes):
             home = max(found[name] for name in node.inputs)

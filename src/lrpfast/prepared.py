@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from . import backends
 from ._version import __version__
+from .blowup import BlowUpPolicy
 from .composites import Composite, assign
 from .errors import InputError
 from .explanation import Conservation, Explanation
@@ -72,12 +73,15 @@ class Prepared:
     composites : tuple of Composite
     manifests : tuple of mapping
         For each composite, what is known beforehand of an explanation's manifest.
+    policy : BlowUpPolicy
+        What is done where a node blows up.
     """
 
     graph: Graph
     plan: Plan
     composites: tuple[Composite, ...]
     manifests: tuple[Mapping[str, Any], ...]
+    policy: BlowUpPolicy
 
     def ask(self, target: Any, init: Any, n: int, which: int = 0) -> Asked:
         """A question about `n` samples; raises `InputError` if it does not fit."""
@@ -86,23 +90,44 @@ class Prepared:
         return Asked(target, init, question, which)
 
     def explanations(self, inputs: Arrays, asked: Sequence[Asked], limit: int | None) -> list[Explanation]:
-        """An explanation for each question, in runs of at most `limit` bytes with one forward pass each."""
+        """An explanation for each question, in runs of at most `limit` bytes with one forward pass each.
+
+        Raises
+        ------
+        BlowUpError
+            A node blows up, and the policy forbids it.
+        """
         runs = []
         for piece, some in self._pieces(inputs, limit):
             with self.plan.workspace(len(some[0])) as run:
                 runs.append(self._answers(run, some, asked, piece))
-        return [self._explanation(*found) for found in zip(asked, zip(*runs, strict=True), strict=True)]
+        answers = [
+            some[0] if len(some) == 1 else _joined(some, self._books(one))
+            for one, some in zip(asked, zip(*runs, strict=True), strict=True)
+        ]
+        made = [self._explanation(*found) for found in zip(asked, answers, strict=True)]
+        self._judge(zip(asked, answers, strict=True))
+        return made
+
+    def _books(self, asked: Asked) -> Books:
+        return self.plan.backs[asked.which].books
+
+    def _judge(self, found: Iterable[tuple[Asked, Answer]]) -> None:
+        """Warn of blow-ups or refuse them, as the policy has it."""
+        self.policy.judge((self._books(one), answer.numbers, len(answer.output)) for one, answer in found)
 
     def times(self, inputs: Arrays, asked: Asked, limit: int | None) -> list[tuple[Step, float]]:
         """The seconds that each step takes for one question, in runs of at most `limit` bytes."""
         steps = *self.plan.forward, *self.plan.vjp
         seconds = np.zeros(len(steps))
+        found = []
         for piece, some in self._pieces(inputs, limit):
             with self.plan.workspace(len(some[0])) as run:
-                self._answers(run, some, [asked], piece)
+                found += self._answers(run, some, [asked], piece)
             with self.plan.timed_workspace(len(some[0])) as timed:
                 self._answers(timed, some, [asked], piece)
                 seconds += [time for _, time in timed.times()]
+        self._judge((asked, answer) for answer in found)
         return list(zip(steps, seconds.tolist(), strict=True))
 
     def _pieces(self, inputs: Arrays, limit: int | None) -> Iterator[tuple[slice, Arrays]]:
@@ -124,17 +149,15 @@ class Prepared:
             answers.append(Answer(relevance, output, probabilities, target, run.recorded(), run.numbers()))
         return answers
 
-    def _explanation(self, asked: Asked, answers: Sequence[Answer]) -> Explanation:
-        """The explanation that the answers about all pieces of a batch make."""
-        books = self.plan.backs[asked.which].books
-        answer = answers[0] if len(answers) == 1 else _joined(answers, books)
+    def _explanation(self, asked: Asked, answer: Answer) -> Explanation:
+        """The explanation that an answer about the whole batch makes."""
         return Explanation(
             relevance=like_given(self.graph.inputs, answer.relevance),
             output=answer.output,
             probabilities=answer.probabilities,
             target=answer.target,
             layers=answer.layers,
-            conservation=Conservation(books.settled(answer.numbers, len(answer.output))),
+            conservation=Conservation(self._books(asked).settled(answer.numbers, len(answer.output))),
             manifest={
                 **self.manifests[asked.which],
                 "target": described(asked.target),
@@ -162,6 +185,7 @@ def prepare(
     dtype: np.dtype[Any],
     record: Sequence[str],
     keep: bool,
+    policy: BlowUpPolicy,
 ) -> Prepared:
     """Assign the rules and make the plan.
 
@@ -177,6 +201,7 @@ def prepare(
         Names or patterns of nodes.
     keep : bool
         Whether a forward pass is to serve several questions.
+    policy : BlowUpPolicy
 
     Raises
     ------
@@ -190,10 +215,10 @@ def prepare(
     assigned = [assign(composite, graph) for composite in composites]
     names = recorded(record, graph)
     if keep:
-        plan = lower_kept(graph, assigned, backend, dtype, names)
+        plan = lower_kept(graph, assigned, backend, dtype, names, limit=policy.limit)
     else:
         (rules,) = assigned
-        plan = lower(graph, rules, backend, dtype, names)
+        plan = lower(graph, rules, backend, dtype, names, limit=policy.limit)
     manifests = tuple(
         {
             "model": {"name": network.name, "sha256": network.hash},
@@ -204,10 +229,12 @@ def prepare(
             },
             "backend": backends.describe(backend),
             "dtype": str(dtype),
+            "on_blowup": policy.on_blowup,
+            "blowup": policy.threshold,
         }
         for composite, rules in zip(composites, assigned, strict=True)
     )  # fmt: skip
-    return Prepared(graph, plan, tuple(composites), manifests)
+    return Prepared(graph, plan, tuple(composites), manifests, policy)
 
 
 def recorded(patterns: Iterable[str], graph: Graph) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from ..explanation import Explanation
 from ..files import whole_file
 from ..network import Network
 from ..ops.base import Array
+from .blowups import without_warnings
 from .composing import make_composite
 from .console import note, print_json, print_table, shorten
 from .inputs import choose_preprocessing, find_samples
@@ -109,7 +110,8 @@ def bench(
     if reference is not None:
         calls = {"onnxruntime": lambda: reference(x), **calls}
     answers: dict[str, Any] = {}
-    times = take_turns(calls, repeats, answers.update)
+    with without_warnings():
+        times = take_turns(calls, repeats, answers.update)
     document: dict[str, Any] = {
         "model": {"name": network.name, "sha256": network.hash}, "input": file or "noise",
         "input_shape": network.input_shape, "batch": batch, "composite": chosen.name, "dtype": dtype,
@@ -118,7 +120,8 @@ def bench(
         "onnxruntime": why_not, **_checks(answers), "machine": machine("onnxruntime"),
     }  # fmt: skip
     if profiled:
-        rows = _profile(network, chosen, explainer, x, engine)
+        with without_warnings():
+            rows = _profile(network, chosen, explainer, x, engine)
         document["profile"] = [asdict(row) for row in rows]
     if out == "-":
         print_json(document)

@@ -14,8 +14,10 @@ from typing import Any
 
 import click
 
+from ..blowup import said
 from ..errors import (
     BackendError,
+    BlowUpError,
     CompositeError,
     InputError,
     LrpfastError,
@@ -23,6 +25,11 @@ from ..errors import (
     ModelError,
     NonFiniteError,
     OutputError,
+)
+
+BLOWUP_CURES = (
+    "-p sums=abs shares sums and average pooling by magnitude, which cannot blow up; a larger -p epsilon=... tames "
+    "dense layers; --on-blowup clip scales down what nodes hand back, and ignore is silent"
 )
 
 REFUSED, USAGE, BAD_INPUT, BAD_OUTPUT, INTERRUPTED = 1, 2, 3, 4, 130
@@ -81,6 +88,8 @@ def _translate_ours(error: LrpfastError) -> Failure:
         return Failure(message, REFUSED, "another composite may fit: `lrpfast composites` lists them")
     if isinstance(error, BackendError):
         return Failure(message, REFUSED, "`lrpfast doctor` shows what runs here and why")
+    if isinstance(error, BlowUpError):
+        return Failure(said(error.offenders), REFUSED, BLOWUP_CURES)
     if isinstance(error, NonFiniteError):
         return Failure(message, REFUSED, "--dtype float64 has more range")
     if isinstance(error, InputError):

@@ -18,6 +18,7 @@ from ..explanation import Explanation
 from ..network import Network
 from ..ops.base import Array
 from ..preprocess import PREPROCESSINGS, bounds
+from .blowups import BlowUps, blowup_options, without_warnings
 from .composing import BOXED, make_composite
 from .console import REFUSED, Failure, OneOf, Progress, note, print_json, translate, usage
 from .inputs import UNIT, Sample, choose_preprocessing, find_samples, is_array_file
@@ -107,6 +108,7 @@ TEXT_COMPOSITE = "epsilon_plus"
     help="Names of the outputs: one per line, or JSON.  [default: the model's own]",
 )
 @composite_options
+@blowup_options
 @click.option(
     "--init",
     type=OneOf("init", INITS),
@@ -150,7 +152,8 @@ TEXT_COMPOSITE = "epsilon_plus"
 def explain(
     model: str, inputs: tuple[str, ...], out: str | None, save: str | None, target: str | None,
     labels: str | None, composite: str, parameters: Parameters, low: float | None, high: float | None,
-    init: str | None, preprocess: str | None, mode: Mode | None, cmap: str | None, tokens: str | None,
+    on_blowup: str, blowup: float, init: str | None, preprocess: str | None, mode: Mode | None,
+    cmap: str | None, tokens: str | None,
     text_files: tuple[str, ...], sentences: tuple[str, ...], joined: bool, max_length: int | None, pad_id: int | None,
     features: str | None, top: int, input_shape: tuple[int, ...] | None, threads: int | None,
     max_memory: int | None, backend: str | None, dtype: str, as_json: bool,
@@ -185,8 +188,9 @@ def explain(
         composite = TEXT_COMPOSITE
     chosen = make_composite(composite, parameters, low, high, network.canonized(dtype).graph, box)
     explainer = Explainer(
-        network, chosen, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory
-    )
+        network, chosen, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory,
+        on_blowup=on_blowup, blowup=blowup,
+    )  # fmt: skip
     check_destinations((file for several in files for file in several), (*inputs, model))
     if pictures and preprocess is None:
         how = "brought to 0 ... 1" if preprocessing == UNIT else "preprocessed as for ImageNet"
@@ -195,12 +199,16 @@ def explain(
     stacked = Path(out) if out is not None and _is_stack(out) else None
     printed = texts is not None and not as_json and ((out is None and save is None) or sys.stdout.isatty())
     results, relevances = [], []
-    with Progress(len(samples)) as progress:
+    blowups = BlowUps(on_blowup, blowup)
+    with Progress(len(samples)) as progress, without_warnings():
         for sample, paths in zip(samples, files, strict=True):
             progress.step(str(sample))
             x, picture = sample.read()
             explanation = _explained(explainer, sample, x, index, init)
-            results.append(_result(sample, explanation, names, paths))
+            blowups.add(explanation)
+            results.append(
+                {**_result(sample, explanation, names, paths), "blowups": blowups.document(explanation)}
+            )
             shown = Shown(sample, x, picture, explanation, _title(sample, results[-1]))
             for path in paths:
                 if path != stacked:
@@ -212,10 +220,12 @@ def explain(
                 _print_line(sample, results[-1])
             if printed:
                 click.echo(f"\n{shown.words(joined).ansi(k=top)}\n")
+    blowups.note()
     if stacked is not None:
         write_array(stacked, relevances[0] if [s.index for s in samples] == [None] else np.stack(relevances))
     if as_json:
-        about = {key: explanation.manifest[key] for key in ("model", "composite", "init", "backend", "dtype")}
+        keys = ("model", "composite", "init", "backend", "dtype", "on_blowup", "blowup")
+        about = {key: explanation.manifest[key] for key in keys}
         print_json({**about, "results": results})
 
 

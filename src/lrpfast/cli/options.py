@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..network import Network
     from ..onnx_io import InputShape
 
-Parameters = tuple[tuple[str, float], ...]
+Parameters = tuple[tuple[str, float | str], ...]
 """What --param gives."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -45,18 +45,20 @@ class ShapeType(click.ParamType):  # type: ignore[type-arg]
 
 
 class ParameterType(click.ParamType):  # type: ignore[type-arg]
-    """``NAME=NUMBER``."""
+    """``NAME=NUMBER``, or ``NAME=WORD`` for a parameter that takes one of some words."""
 
     name = "parameter"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
-        name, _, number = str(value).partition("=")
+    ) -> tuple[str, float | str]:
+        name, _, given = (part.strip() for part in str(value).partition("="))
         try:
-            return name.strip(), float(number)
+            return name, float(given)
         except ValueError:
-            raise usage(f"--param is {value!r}; expected NAME=NUMBER", "such as --param gamma=0.5") from None
+            if name and given:
+                return name, given
+            raise usage(f"--param is {value!r}; expected NAME=VALUE", "such as --param gamma=0.5") from None
 
 
 class MemoryType(click.ParamType):  # type: ignore[type-arg]
@@ -101,8 +103,8 @@ composite_options = apply(
         help="Which rule goes where; `lrpfast composites` lists them.",
     ),
     click.option(
-        "-p", "--param", "parameters", type=ParameterType(), multiple=True, metavar="NAME=NUMBER",
-        help="A parameter of the composite, such as epsilon=0.1 or gamma=0.5; repeatable.",
+        "-p", "--param", "parameters", type=ParameterType(), multiple=True, metavar="NAME=VALUE",
+        help="A parameter of the composite, such as epsilon=0.1 or sums=abs; repeatable.",
     ),
     click.option("--low", type=float, help="Smallest value of the input, for composites with a box."),
     click.option("--high", type=float, help="Largest value."),

@@ -113,9 +113,9 @@ def _read_batch_normalization(node: OnnxNode) -> Affine:
 
 def operand(node: OnnxNode, index: int, sample: Ints) -> Array:
     """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
-    array = node.constant(index)
+    array = node.shared(index, 1 + len(sample))
     integers = all(node.is_constant(i) or node.fact(i).integer for i in range(len(node.inputs)))
-    array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.weights(index)
+    array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.floats(index, array)
     return of_sample(node, index, array, sample)
 
 
@@ -132,7 +132,7 @@ def of_sample(node: OnnxNode, index: int, array: Constant, sample: Ints) -> Cons
 def joined(node: OnnxNode, sample: Ints) -> Ints:
     """The shape of `sample`, broadcast against all inputs of a node that are constant."""
     constants = (
-        _without_batch(node, index, node.constant(index), len(sample))
+        _without_batch(node, index, node.shared(index, 1 + len(sample)), len(sample))
         for index in range(len(node.inputs))
         if node.is_constant(index)
     )

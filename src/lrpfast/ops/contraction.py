@@ -117,7 +117,8 @@ def _read(node: OnnxNode, place: int, terms: Sequence[Letters], z: Letters) -> t
     constants = []
     for index, letters in enumerate(terms):
         if index != place:
-            array, letters = _without_ones(node.weights(index), letters, {**sizes, batch: 0})
+            weights = node.floats(index, node.shared(index, len(letters) if letters[:1] == (batch,) else 0))
+            array, letters = _without_ones(weights, letters, {**sizes, batch: 0})
             if batch in letters:
                 raise Unsupported(f"its constant {node.inputs[index]!r} has values for each sample")
             constants.append((array, letters))
@@ -151,10 +152,7 @@ def _read_einsum(node: OnnxNode) -> tuple[Op, ...]:
     computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
     if len(computed) != 1:
         raise Unsupported(f"{len(computed)} of its operands are computed; only one can be")
-    ranks = [
-        1 + len(node.fact(i).shape) if i in computed else node.constant(i).ndim
-        for i in range(len(node.inputs))
-    ]
+    ranks = [node.rank(index) for index in range(len(node.inputs))]
     terms, z = _equation(node.string("equation", ""), ranks)
     return _read(node, computed[0], terms, z)
 
@@ -190,9 +188,8 @@ def _letters(subscripts: str, rank: int) -> Letters:
 def _read_matmul(node: OnnxNode) -> tuple[Op, ...]:
     """The last axes but two, of which there may be none, are matched from the end."""
     place = 1 if node.is_constant(0) else 0
-    array, rank = node.weights(1 - place), 1 + len(node.fact(place).shape)
-    ranks = (rank, array.ndim) if place == 0 else (array.ndim, rank)
-    if not array.ndim:
+    ranks = node.rank(0), node.rank(1)
+    if not ranks[1 - place]:
         raise ModelError(
             f"tensor {node.inputs[1 - place]!r} is a single number; expected a vector or matrices"
         )

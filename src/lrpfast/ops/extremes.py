@@ -133,7 +133,7 @@ def _read_extreme(node: OnnxNode) -> Reading:
 
 def _bound(node: OnnxNode, index: int, sample: Ints) -> Array:
     """A constant input. Infinity is allowed: it is no bound at all, which JAX writes before a Softmax."""
-    array = node.constant(index)
+    array = node.shared(index, 1 + len(sample))
     infinite = array.dtype.kind == "f" and np.isinf(array).any()
     return of_sample(node, index, array, sample) if infinite else operand(node, index, sample)
 

@@ -145,10 +145,8 @@ class Axis:
             places = (y + half) / scale
         elif mode == "align_corners":
             places = y * (source - 1) / max(target - 1, 1)
-        elif mode == "tf_crop_and_resize" and target == 1:
-            places = half * (start + end) * (source - 1) + y
         elif mode == "tf_crop_and_resize":
-            places = start * (source - 1) + y * (end - start) * (source - 1) / (target - 1)
+            places = start * (source - 1) + y * (end - start) * (source - 1) / max(target - 1, 1)
         elif mode == "pytorch_half_pixel" and target == 1:
             places = y
         elif mode in ("half_pixel", "pytorch_half_pixel"):

@@ -324,9 +324,3 @@ def _read_transpose(node: OnnxNode) -> Transpose:
     if perm[0] != 0:
         raise Unsupported(f"perm {perm} moves axis 0, the batch")
     return Transpose(node.axes(perm[1:], rank))
-
-
-@reads("Concat")
-def _read_concat(node: OnnxNode) -> Concat:
-    shapes = [node.fact(index).shape for index in range(len(node.inputs))]
-    return Concat(node.axis(node.integer("axis", 1), 1 + len(shapes[0])))

@@ -43,6 +43,11 @@ class Normalizing(Op):
 
     kinds: ClassVar[tuple[str, ...]] = ("normalization",)
 
+    @property
+    def has_centre(self) -> bool:
+        """Whether something is subtracted from x."""
+        return False
+
     def statistics(self, x: Array) -> tuple[Array, Array | None]:
         """`a` and `-b / a`, the centre, which broadcast to `x` (n, …); None for a centre that is always zero."""
         raise NotImplementedError
@@ -54,15 +59,16 @@ class Normalizing(Op):
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
         a, centre = self.statistics(x)
+        centred: Array = x if centre is None else x - centre
         with np.errstate(invalid="ignore"):  # what is not finite is found where predictions are checked
-            z: Array = x if centre is None else x - centre
-            z = z * a
+            z: Array = centred * a
         return z
 
 
 def _mean(x: Array, axes: Ints) -> Array:
     """Mean over `axes`, which are kept; summed up in float64."""
-    return x.mean(axis=axes, keepdims=True, dtype=np.float64).astype(x.dtype)
+    mean: Array = x.mean(axis=axes, keepdims=True, dtype=np.float64).astype(x.dtype)
+    return mean
 
 
 def _check_axes(axes: Ints, x: Fact) -> None:
@@ -113,6 +119,10 @@ class Normalization(Normalizing):
             raise ModelError(
                 f"it has {self.groups} groups over axes {self.axes}; axis 0 has to be among them"
             )
+
+    @property
+    def has_centre(self) -> bool:
+        return self.centred
 
     def infer(self, *inputs: Fact) -> Fact:
         (x,) = inputs

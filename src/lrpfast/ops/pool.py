@@ -255,7 +255,7 @@ def _read_max_pool(node: OnnxNode) -> MaxPool:
 
 
 @reads("AveragePool")
-def _read_average_pool(node: OnnxNode) -> AveragePool:
+def read_average_pool(node: OnnxNode) -> AveragePool:
     windows = _read_windows(node)
     pads = read_pads(node, windows)
     include = bool(node.integer("count_include_pad", 0))

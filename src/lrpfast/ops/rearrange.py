@@ -71,17 +71,22 @@ def _feature_maps(node: OnnxNode) -> tuple[int, Ints]:
     return block, shape
 
 
-@reads("DepthToSpace")
-def _read_depth_to_space(node: OnnxNode) -> tuple[Op, ...]:
-    b, (c, h, w) = _feature_maps(node)
+def _mode(node: OnnxNode) -> str:
+    """Whether a block's places are the outer (DCR) or the inner (CRD) part of a channel's number."""
     mode = node.string("mode", "DCR")
     if mode not in ("DCR", "CRD"):
         raise ModelError(f"mode is {mode!r}; expected DCR or CRD")
+    return mode
+
+
+@reads("DepthToSpace")
+def _read_depth_to_space(node: OnnxNode) -> tuple[Op, ...]:
+    b, (c, h, w) = _feature_maps(node)
     if c % (b * b):
         raise ModelError(f"its {c} channels are no multiple of blocksize², {b * b}")
     inner = c // (b * b)
     result = Reshape((inner, h * b, w * b))
-    if mode == "DCR":
+    if _mode(node) == "DCR":
         return Reshape((b, b, inner, h, w)), Transpose((2, 3, 0, 4, 1)), result
     return Reshape((inner, b, b, h, w)), Transpose((0, 3, 1, 4, 2)), result
 
@@ -92,4 +97,5 @@ def _read_space_to_depth(node: OnnxNode) -> tuple[Op, ...]:
     if h % b or w % b:
         raise ModelError(f"its feature maps of {h} x {w} are no multiple of blocksize {b}")
     split = Reshape((c, h // b, b, w // b, b))
-    return split, Transpose((2, 4, 0, 1, 3)), Reshape((c * b * b, h // b, w // b))
+    channels = (2, 4, 0) if _mode(node) == "DCR" else (0, 2, 4)
+    return split, Transpose((*channels, 1, 3)), Reshape((c * b * b, h // b, w // b))

@@ -1,4 +1,4 @@
-"""Readers of the ONNX operators that reduce axes, as pooling over them; GlobalAveragePool and GlobalMaxPool.
+"""Readers of the ONNX operators that reduce axes, as pooling over them, and of norms over windows.
 
 Sums and means share relevance by contribution, `R_j = x_j / Σ x · R`; the largest or smallest element takes all. A
 norm is a chain: each element is raised to a power, which relevance passes, then summed.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from ..graph import Fact
 from .affine import ZERO, Affine
 from .base import Array, Elementwise, Op
 from .chain import Chain
-from .pool import GlobalAveragePool, GlobalMaxPool
-from .reading import OnnxNode, Unsupported, reads
+from .function import Function
+from .pool import GlobalAveragePool, GlobalMaxPool, read_average_pool
+from .power import Pow
+from .reading import OnnxNode, Unsupported, reads, refuse_integers
 from .windows import MAX_AXES
 
 Reduce = Callable[[Chain, Sequence[int], bool], Chain]
@@ -95,31 +97,38 @@ def _axes(node: OnnxNode, since: int) -> list[int]:
     raise Unsupported("without axes it reduces the batch as well; name the axes")
 
 
-def _read(node: OnnxNode, since: int, reduce: Reduce) -> tuple[Op, ...]:
-    chain = Chain(node.fact(0).shape)
-    return reduce(chain, _axes(node, since), bool(node.integer("keepdims", 1))).read()
+class Steps(NamedTuple):
+    """A reduction: what is done to each element, to all of them, and to the result."""
+
+    before: tuple[Op, ...]
+    reduce: Reduce
+    after: tuple[Op, ...]
+    since: int = 18
 
 
-@reads("ReduceMean")
-def _read_mean(node: OnnxNode) -> tuple[Op, ...]:
-    if node.fact(0).integer:
-        raise Unsupported("it takes the mean of integers, which rounds; cast them to floats first")
-    return _read(node, 18, mean)
+SQUARE = Pow(np.float64(2))
+
+REDUCTIONS: dict[str, Steps] = {
+    "ReduceMean": Steps((), mean, ()),
+    "ReduceSum": Steps((), total, (), since=13),
+    "ReduceMax": Steps((), largest, ()),
+    "ReduceMin": Steps((Opposite(),), largest, (Opposite(),)),
+    "ReduceL1": Steps((Function("Abs"),), total, ()),
+    "ReduceL2": Steps((SQUARE,), total, (Function("Sqrt"),)),
+    "ReduceSumSquare": Steps((SQUARE,), total, ()),
+    "ReduceLogSum": Steps((), total, (Function("Log"),)),
+    "ReduceLogSumExp": Steps((Function("Exp"),), total, (Function("Log"),)),
+}
+"""By their ONNX names; `since` is the opset from which on their axes are an input."""
 
 
-@reads("ReduceSum")
-def _read_sum(node: OnnxNode) -> tuple[Op, ...]:
-    return _read(node, 13, total)
-
-
-@reads("ReduceMax")
-def _read_max(node: OnnxNode) -> tuple[Op, ...]:
-    return _read(node, 18, largest)
-
-
-@reads("ReduceMin")
-def _read_min(node: OnnxNode) -> tuple[Op, ...]:
-    return _read(node, 18, lambda chain, *how: largest(chain.then(Opposite()), *how).then(Opposite()))
+@reads(*REDUCTIONS)
+def _read_reduction(node: OnnxNode) -> tuple[Op, ...]:
+    before, reduce, after, since = REDUCTIONS[node.op_type]
+    if reduce is not largest:
+        refuse_integers(node)  # they are added up by way of their mean
+    chain = Chain(node.fact(0).shape).then(*before)
+    return reduce(chain, _axes(node, since), bool(node.integer("keepdims", 1))).then(*after).read()
 
 
 @reads("GlobalAveragePool")
@@ -130,6 +139,36 @@ def _read_global_average_pool(node: OnnxNode) -> tuple[Op, ...]:
 @reads("GlobalMaxPool")
 def _read_global_max_pool(node: OnnxNode) -> tuple[Op, ...]:
     return largest(Chain(node.fact(0).shape), _spatial(node), keepdims=True).read()
+
+
+@reads("GlobalLpPool")
+def _read_global_norm(node: OnnxNode) -> tuple[Op, ...]:
+    before, after = _powers(node)
+    chain = Chain(node.fact(0).shape).then(*before)
+    return total(chain, _spatial(node), keepdims=True).then(*after).read()
+
+
+@reads("LpPool")
+def _read_norm(node: OnnxNode) -> tuple[Op, ...]:
+    """The mean over a window is a sum, times the number of its elements."""
+    before, after = _powers(node)
+    pool = replace(read_average_pool(node), count_include_pad=True)
+    count = 1 / pool.weights(node.fact(0).shape)
+    factor = count.flat[0] if (count == count.flat[0]).all() else count[None]
+    return *before, pool, Affine(factor, ZERO), *after
+
+
+def _powers(node: OnnxNode) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+    """What a p-norm does to each element, and to their sum."""
+    refuse_integers(node)
+    p = node.integer("p", 2)
+    if p < 1:
+        raise ModelError(f"p is {p}; expected 1 or more")
+    if p == 1:
+        return (Function("Abs"),), ()
+    if p == 2:
+        return (SQUARE,), (Function("Sqrt"),)
+    return (Function("Abs"), Pow(np.float64(p))), (Pow(np.float64(1 / p)),)
 
 
 def _spatial(node: OnnxNode) -> tuple[int, ...]:

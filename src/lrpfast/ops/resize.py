@@ -120,6 +120,10 @@ def _cropped(node: OnnxNode, axes: list[int], resized: Mapping[int, Axis]) -> di
             continue
         old = resized[axis - 1]
         new = cropped[axis - 1] = replace(old, start=start, end=end)
+        if new.target == 1 < new.source:
+            raise Unsupported(
+                "it crops to a single element, which onnxruntime and ONNX's reference see elsewhere"
+            )
         places = new.places("tf_crop_and_resize")
         if places.min() < 0 or places.max() > old.source - 1:
             raise Unsupported(f"its roi {start} … {end} of axis {axis} reaches beyond the input")

@@ -1,4 +1,4 @@
-"""Readers of the ONNX operators that cut and pad: Slice, Split, Pad."""
+"""Readers of the ONNX operators that cut, join and pad: Slice, Split, Concat, Pad."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError
-from .base import Op
+from .base import Array, Op
 from .chain import Chain
-from .movement import Pad, Slice
+from .movement import Concat, Identity, Pad, Slice
 from .parameters import integers
-from .reading import BATCH, OnnxNode, Unsupported, reads
+from .reading import BATCH, Applied, OnnxNode, Reading, Unsupported, reads
+from .select import Mask
 from .take import sliced, taken
+
+Ints = tuple[int, ...]
 
 LARGE = 10**9
 """Ends from here on mean the end of the axis, whatever its size."""
@@ -63,6 +66,46 @@ def _read_split(node: OnnxNode) -> Slice:
     begin = sum(n or 0 for n in lengths[: node.wanted])
     ranges[axis] = range(begin, begin + (lengths[node.wanted] or 0))
     return sliced(ranges)
+
+
+@reads("Concat")
+def _read_concat(node: OnnxNode) -> Reading:
+    """Constants among its inputs become a border of the computed array before them, or of the first one."""
+    computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
+    shape = node.fact(computed[0]).shape
+    axis = node.axis(node.integer("axis", 1), 1 + len(shape))
+    pieces: list[Applied | int] = []
+    for place, index in enumerate(computed):
+        end = computed[place + 1] if place + 1 < len(computed) else len(node.inputs)
+        before = [_piece(node, i, axis, shape) for i in range(index if place == 0 else 0)]
+        after = [_piece(node, i, axis, shape) for i in range(index + 1, end)]
+        pieces.append(_between(index, node.fact(index).shape, axis, before, after))
+    if len(pieces) == 1:
+        return pieces[0] if isinstance(pieces[0], Applied) else Identity()
+    return Applied(Concat(axis), tuple(pieces))
+
+
+def _piece(node: OnnxNode, index: int, axis: int, shape: Ints) -> Array:
+    """A constant among the inputs of Concat, for one sample."""
+    row = node.row(index)
+    piece = row.astype(np.float64) if row.dtype.kind in "iu" else node.floats(index, row)
+    others, own = ((*sizes[:axis], *sizes[axis + 1 :]) for sizes in (shape, piece.shape))
+    if others != own:
+        raise ModelError(f"it joins samples of shapes {shape} and {piece.shape} along axis {axis + 1}")
+    return piece
+
+
+def _between(index: int, shape: Ints, axis: int, before: list[Array], after: list[Array]) -> Applied | int:
+    """Input `index`, of samples of `shape`, with constants on both sides of it."""
+    pieces = [*before, np.zeros(shape, np.float32), *after]
+    if len(pieces) == 1:
+        return index
+    fill = np.concatenate(pieces, axis)
+    pads = [0] * (2 * len(shape))
+    pads[axis] = sum(piece.shape[axis] for piece in before)
+    pads[len(shape) + axis] = fill.shape[axis] - pads[axis] - shape[axis]
+    border = Pad(tuple(pads))
+    return Applied(Mask(~border.constants(fill.shape), fill), (Applied(border, (index,)),))
 
 
 @reads("Pad")

@@ -38,12 +38,18 @@ def _check(indices: Indices, size: int) -> None:
 
 def _sums(s: Array, indices: Indices, size: int, axis: int) -> Array:
     """Along `axis`: what each of `size` elements gets in all from those of `s` that are its copies."""
-    order = np.argsort(indices, kind="stable")
-    sources, starts = np.unique(indices[order], return_index=True)
     result = np.zeros((*s.shape[:axis], size, *s.shape[axis + 1 :]), s.dtype)
-    np.moveaxis(result, axis, 0)[sources] = np.moveaxis(
-        np.add.reduceat(s.take(order, axis), starts, axis), axis, 0
-    )
+    order = np.argsort(indices, kind="stable")
+    sources, starts, counts = np.unique(indices[order], return_index=True, return_counts=True)
+    ahead = (slice(None),) * axis
+    once = counts == 1  # most are: sums cost more than copies
+    place: tuple[Any, ...] = (*ahead, sources[once])
+    result[place] = s.take(order[starts[once]], axis)
+    if not once.all():
+        copies = s.take(order[np.repeat(~once, counts)], axis)
+        ends = np.cumsum(counts[~once])
+        place = (*ahead, sources[~once])
+        result[place] = np.add.reduceat(copies, ends - counts[~once], axis)
     return result
 
 

@@ -45,7 +45,9 @@ def scalar_functions(graph: Graph) -> Iterator[Found]:
 def _found(graph: Graph, root: Node, order: dict[str, int]) -> Found | None:
     for x, pieces in _cones(graph, root, order):
         op = named(_values(x, pieces, len(graph.facts[x].shape)))
-        if op is not None:
+        if op is not None and all(
+            piece.op != op for piece in pieces
+        ):  # ReLU of ReLU is two of them, none in pieces
             return Found(pieces, root, x, (op,))
     return None
 
