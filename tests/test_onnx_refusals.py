@@ -160,7 +160,6 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
         "larger than",
     ),
     "Random": ([node("RandomNormal", "", "r", shape=[3, 4]), node("Add", "x r")], {}, "random"),
-    "If": ([IF], {"c": np.array(True)}, "control flow"),
     "Huge": (
         [node("ConstantOfShape", "c", "h"), node("Add", "x h")], {"c": [1, 10**6, 10**6]}, "more than 1 GiB",
     ),
@@ -241,6 +240,7 @@ INVALID: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
         "'a', which is written already",
     ),
     "Constant": ([node("Identity", "c")], {"c": ones(3)}, "'y' does not depend on its inputs \\['x'\\]"),
+    "If": ([IF], {"c": np.array(True)}, "its then_branch is missing"),
     "Clip-order": ([node("Clip", "x a b")], {"a": 2.0, "b": 1.0}, "low is 2.0 and high 1.0"),
 }  # fmt: skip
 

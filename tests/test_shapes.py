@@ -345,6 +345,21 @@ def test_slice_of_the_whole_batch() -> None:
 # --- several operators ---
 
 
+@pytest.mark.parametrize("name", ["GlobalAveragePool", "GlobalMaxPool"])
+@pytest.mark.parametrize("shape", [(3, 40), (3, 300), (3, 5, 6)])
+def test_pools_over_short_and_long_maps(name: str, shape: tuple[int, ...], backend: str) -> None:
+    """Behind a layer whose output lies in blocks: long maps go another way than short ones."""
+    nodes = [node("Conv", "x w", "a"), node("Relu", "a", "b"), node(name, "b")]
+    model = model_of(nodes, ("n", *shape), {"w": normal(20, 3, *(3,) * (len(shape) - 1))})
+    x = normal(2, *shape)
+    y = lrpfast.load(model).predict(x, backend=backend)
+    np.testing.assert_allclose(y, onnxruntime_forward(model, x), rtol=1e-4, atol=1e-5)
+    found = relevance(model, x, y.astype(np.float64), backend)
+    np.testing.assert_allclose(
+        found, relevance(model, x, y.astype(np.float64), "numpy"), rtol=1e-9, atol=1e-12
+    )
+
+
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 def test_upsampling_between_convolutions(mode: str, backend: str) -> None:
     """As in a decoder: predictions are right, and relevance is conserved but for biases."""

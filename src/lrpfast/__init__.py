@@ -31,6 +31,7 @@ if _typing.TYPE_CHECKING:
         UnsupportedOperatorError,
     )
     from .explanation import Conservation, Explanation
+    from .frameworks import from_keras, from_sklearn, from_torch
     from .layers import *
     from .ledger import ConservationRow
     from .network import Network
@@ -158,6 +159,9 @@ __all__ = [
     "composite",
     "draw",
     "explain",
+    "from_keras",
+    "from_sklearn",
+    "from_torch",
     "get_num_threads",
     "image",
     "layers",
@@ -182,6 +186,7 @@ _HOMES = (
     "ledger",
     "ops",
     "backends",
+    "frameworks",
 )
 
 

@@ -44,9 +44,12 @@ def _moved_up(graph: Graph, node: Node) -> tuple[Node, ...] | None:
         before = graph.producers.get(before.inputs[0])
     else:
         return None
-    if not movers or not isinstance(before.op, (Conv, ConvTranspose, Gemm)):
+    layer: Node | None = before
+    while layer is not None and isinstance(layer.op, Affine):  # one that has been moved up before
+        layer = graph.producers.get(layer.inputs[0])
+    if not movers or layer is None or not isinstance(layer.op, (Conv, ConvTranspose, Gemm)):
         return None
-    axis = len(graph.facts[before.output].shape) - 1 if isinstance(before.op, Gemm) else 0
+    axis = len(graph.facts[before.output].shape) - 1 if isinstance(layer.op, Gemm) else 0
     scale, shift = (
         _pulled_back(graph, node, movers, array, axis) for array in (node.op.scale, node.op.shift)
     )

@@ -28,7 +28,7 @@ from .rules import Rule
 from .steps import Step
 
 if TYPE_CHECKING:
-    from .onnx_io import InputShape
+    from .onnx_inputs import InputShape
 
 
 def load(source: Any, input_shape: InputShape | None = None, *, output: str | None = None) -> Network:
@@ -44,7 +44,15 @@ def load(source: Any, input_shape: InputShape | None = None, *, output: str | No
         Shape of one sample, without the batch axis; needed where the model leaves it open.
     output : str, optional
         Which output to explain: the name of one of the model's, or of any array that it computes. Needed
-        where the model has several.
+        where the model has several; labels that are made of the others do not count.
+
+    Returns
+    -------
+    Network
+        Where the model ends in a label (ArgMax, TopK, a comparison with a threshold, and the lookup of a name
+        by these) or in a table of scores by label (ZipMap), the network ends in the scores before that, and
+        these are what `Network.predict` returns. A Normalizer of the scores is left out likewise.
+        `Network.notes` says what was cut off, `Network.labels` what the model calls its classes.
 
     Raises
     ------
@@ -55,13 +63,16 @@ def load(source: Any, input_shape: InputShape | None = None, *, output: str | No
     UnsupportedOperatorError
         It uses operators that are not among `lrpfast.OPERATORS`; all of them are listed.
     """
-    from .onnx_io import load_graph
+    from .onnx_io import load_graph, load_model
 
     if not isinstance(source, (str, os.PathLike)):
-        return Network(load_graph(source, input_shape, output))
+        loaded = load_model(source, input_shape, output)
+        return Network(loaded.graph, labels=loaded.labels, notes=loaded.notes)
     path = os.path.abspath(os.fsdecode(source))  # the process may go to another folder
+    loaded = load_model(path, input_shape, output)
     read = partial(load_graph, path, input_shape, output)
-    return Network(read(), os.path.basename(os.fsdecode(source)), read)
+    name = os.path.basename(os.fsdecode(source))
+    return Network(loaded.graph, name, read, labels=loaded.labels, notes=loaded.notes)
 
 
 class Explainer:
@@ -184,9 +195,9 @@ class Explainer:
             (``w[3] = 1, w[5] = -1`` explains what speaks for 3 rather than 5). Whole numbers in one
             axis are always indices, so give such weights as floats.
         init : {"logit", "one", "probability"} or array, optional
-            The relevance to hand back, times the target's weights: the output f(x) itself, 1, the Softmax
-            probability, or your own numbers: (n,), or shaped like the output. Default: the composite's,
-            "logit" for relevance rules and "one" for gradients.
+            The relevance to hand back, times the target's weights: the output f(x) itself, 1, the
+            probability (`Explanation.probabilities`), or your own numbers: (n,), or shaped like the output.
+            Default: the composite's, "logit" for relevance rules and "one" for gradients.
         threads : int, optional
             At most this many threads for this call. Default: the explainer's `threads`.
         max_memory : int or str, optional

@@ -1,9 +1,10 @@
 """Canonisation: the same function as a graph on which the rules mean what they should.
 
-Identities are dropped, layers that an exporter broke up are found again (`patterns`), and a final Softmax or
-LogSoftmax is cut off. Then BatchNormalization and other affine operators are folded into the linear layer before or
-after them, zero padding into the convolution after it, and products are told which factor is their gate. Folding is
-computed in float64.
+Identities are dropped, layers that an exporter broke up are found again (`patterns`), and a final Softmax,
+LogSoftmax or Sigmoid is cut off. Affine operators are brought to the layers that they belong to, transposes moved to
+where they cancel. Then BatchNormalization and other affine operators are folded into the linear layer before or after
+them, zero padding into the convolution after it, and products are told which factor is their gate. Folding is computed
+in float64.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .advance import with_affine_in_front
 from .gates import with_gates
 from .graph import Fact, Graph, Node, prune
-from .ops.activation import Clip
+from .ops.activation import Clip, Sigmoid
 from .ops.affine import Affine
 from .ops.base import Array, Op
 from .ops.conv import Conv, ConvTranspose
@@ -26,6 +27,10 @@ from .ops.gemm import Gemm
 from .ops.movement import Expand, Identity, Pad, Reshape, Slice, Transpose
 from .ops.softmax import LogSoftmax, Softmax
 from .patterns import find_patterns
+from .transposes import with_transposes_late
+from .two_logits import with_two_logits
+
+Head: TypeAlias = Softmax | LogSoftmax | Sigmoid
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,14 @@ class Canonized:
     Attributes
     ----------
     graph : Graph
-    head : Softmax, LogSoftmax or None
-        What was cut off the end.
+    head : Softmax, LogSoftmax, Sigmoid or None
+        What was cut off the end: the operator that makes probabilities of logits.
     changes : tuple of str
         One line per change.
     """
 
     graph: Graph
-    head: Softmax | LogSoftmax | None
+    head: Head | None
     changes: tuple[str, ...]
 
 
@@ -53,11 +58,13 @@ def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     graph, head = _cut_softmax(find_patterns(graph, changes), changes)
     graph, moved = with_affine_in_front(graph)
     changes += moved
+    graph = with_transposes_late(graph, changes)
     folding = _Folding(graph, np.dtype(dtype), changes)
     while folding.fold_one():
         pass
     nodes, gates = with_gates(_rebuilt(graph, folding.nodes, graph.output))
-    return Canonized(_rebuilt(graph, nodes, graph.output), head, (*changes, *gates))
+    graph, both = with_two_logits(_rebuilt(graph, nodes, graph.output), changes)
+    return Canonized(graph, head or both, (*changes, *gates))
 
 
 def _rebuilt(graph: Graph, nodes: Iterable[Node], output: str) -> Graph:
@@ -94,11 +101,12 @@ def _does_nothing(op: Op, x: Fact, z: Fact) -> bool:
     return isinstance(op, (Reshape, Expand))
 
 
-def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Softmax | LogSoftmax | None]:
+def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Head | None]:
+    """Without the operator that makes probabilities: a Sigmoid, or a Softmax of the first axis."""
     last = graph.producers.get(graph.output)
-    if last is None or not isinstance(last.op, (Softmax, LogSoftmax)):
+    if last is None or not isinstance(last.op, (Softmax, LogSoftmax, Sigmoid)):
         return graph, None
-    if last.op.axis not in (0, -len(graph.output_shape)):
+    if not isinstance(last.op, Sigmoid) and last.op.axis not in (0, -len(graph.output_shape)):
         return graph, None
     nodes = [node for node in graph.nodes if node is not last]
     changes.append(f"{last.name}: cut off; relevance starts at the logits")

@@ -133,9 +133,10 @@ class Explanation:
         Positive where an input spoke for the target, negative where it spoke against it. A mapping where the
         network has several inputs.
     output : array (n, ...)
-        What the network computed for the target to be chosen from: logits, where it ends in a Softmax.
+        What the network computed for the target to be chosen from: logits, where it ends in a Softmax or Sigmoid.
     probabilities : array (n, classes) or None
-        Softmax of `output`; None if the output is not one vector of at least two values per sample.
+        Sigmoid of `output` where the network ends in one, else Softmax; None if the output is not one vector
+        per sample, or has one value that no Sigmoid follows.
     target : array
         Index per sample, int (n,), or the weights of the outputs, shape of `output`.
     layers : mapping of node name to array

@@ -15,10 +15,8 @@ import numpy as np
 from .graph import Graph, Node
 from .layout import Stored
 from .ledger import Numbers, scales
-from .ops.arithmetic import Add
 from .ops.base import Array
 from .ops.normalization import Normalizing
-from .ops.pool import AveragePool, GlobalAveragePool
 from .parts import Part, Share
 from .rules import LNRule, Pass, Route, Rule, SharingRule
 from .steps import Delivery
@@ -48,7 +46,7 @@ def largest_gain(graph: Graph, node: Node, rule: Rule) -> float:
         x, w, biased = _POSITIVE, _POSITIVE, node.op.has_centre
     else:
         x = _POSITIVE if all(graph.facts[name].nonnegative for name in node.inputs) else _BOTH
-        w = _POSITIVE if isinstance(node.op, (Add, AveragePool, GlobalAveragePool)) else _BOTH
+        w = _POSITIVE if node.op.has_nonnegative_weights else _BOTH
         biased = getattr(node.op, "bias", None) is not None or hasattr(node.op, "shift")
     shares = rule.shares()
     return max(

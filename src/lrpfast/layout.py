@@ -26,6 +26,9 @@ from .steps import View
 
 Ints = tuple[int, ...]
 
+LONG = 128
+"""Longer windows are not for the kernels of windows."""
+
 BLOCKED = (Conv, ConvTranspose, AveragePool, MaxPool, Upsample)
 """Operators whose kernels want blocked arrays. Pools over whole maps take what they find."""
 
@@ -97,13 +100,22 @@ def homes(graph: Graph, lanes: int) -> Mapping[str, int]:
         shape = graph.facts[node.output].shape
         home = 1
         if isinstance(node.op, (GlobalAveragePool, GlobalMaxPool)):
-            home = found[node.inputs[0]]
+            value = node.inputs[0]
+            home = 1 if pools_plainly(graph.facts[value].shape, found[value]) else lanes
         elif isinstance(node.op, BLOCKED):
             home = lanes
         elif follows(node, graph, lanes):
             home = max(found[name] for name in node.inputs)
         found[node.output] = canonical(shape, home)
     return found
+
+
+def pools_plainly(shape: Ints, home: int) -> bool:
+    """Whether a pool over whole maps, samples of `shape` in a layout of `home` lanes, wants a plain array.
+
+    The way back of the kernels for windows takes the square of a window's length.
+    """
+    return home == 1 or max(shape[1:], default=1) > LONG
 
 
 def follows(node: Node, graph: Graph, lanes: int) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .backends import numpy_
 from .graph import Fact
-from .layout import Stored, blocked, elements, is_per_channel, three
+from .layout import Stored, blocked, elements, is_per_channel, pools_plainly, three
 from .ops.affine import Affine
 from .ops.base import Array, Op
 from .ops.conv import Conv, ConvTranspose
@@ -209,8 +209,8 @@ linear_map.register(AveragePool, _average_pool)
 
 @linear_map.register
 def _(op: GlobalAveragePool, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
-    """Over arrays that lie plainly, a dense layer of one output a channel: the time is that of reading them."""
-    if home != 1:
+    """Over a plain array a dense layer of one output a channel, which takes the time of reading it."""
+    if not pools_plainly(x.shape, home):
         return _average_pool(op, x, z, dtype, lanes, home)
     places = x.size // x.shape[0]
     weight = np.full((1, places), 1 / places, dtype)

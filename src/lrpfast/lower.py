@@ -23,7 +23,7 @@ from .errors import RuleError
 from .fuse import fused
 from .graph import Fact, Graph, Node
 from .hoist import hoisted
-from .layout import Stored, blocked, canonical, elements, follows, homes, keeps_zero, three
+from .layout import Stored, blocked, canonical, elements, follows, homes, keeps_zero, pools_plainly, three
 from .ledger import PARTS, SUMS, Account, Books
 from .linear_map import LinearMap, linear_map
 from .normalized import share_deviations, share_normalized
@@ -357,12 +357,10 @@ class Lowering:
         self.product(node, m, m.forward, m.x_view(src), (WHOLE, WHOLE), end, exact=False)
 
     def is_pooled(self, node: Node) -> bool:
-        """Whether the operator goes by the kernels of max-pooling; one over whole plain maps does not.
-
-        Where a window is a whole map, their way back takes the square of its size.
-        """
+        """Whether the operator goes by the kernels of max-pooling."""
         if isinstance(node.op, GlobalMaxPool):
-            return bool(self.homes[node.inputs[0]] == self.backend.LANES)
+            value = node.inputs[0]
+            return self.backend.LANES == 1 or not pools_plainly(self.fact(value).shape, self.homes[value])
         return isinstance(node.op, MaxPool)
 
     def maxpool_forward(self, node: Node, op: Any) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from . import backends
 from ._version import __version__
 from .blowup import BlowUpPolicy
+from .canonize import Head
 from .composites import Composite, assign
 from .errors import InputError
 from .explanation import Conservation, Explanation
@@ -22,6 +23,7 @@ from .graph import Graph
 from .ledger import Books, Numbers
 from .lower import lower, lower_kept
 from .network import Network, check_output
+from .ops.activation import Sigmoid
 from .ops.base import Array
 from .ops.softmax import Softmax
 from .plan import Plan, Workspace
@@ -68,6 +70,8 @@ class Prepared:
     ----------
     graph : Graph
         The canonised network.
+    head : Softmax, Sigmoid or None
+        What was cut off its end.
     plan : Plan
         With a pass back for each composite.
     composites : tuple of Composite
@@ -78,6 +82,7 @@ class Prepared:
     """
 
     graph: Graph
+    head: Head | None
     plan: Plan
     composites: tuple[Composite, ...]
     manifests: tuple[Mapping[str, Any], ...]
@@ -86,7 +91,7 @@ class Prepared:
     def ask(self, target: Any, init: Any, n: int, which: int = 0) -> Asked:
         """A question about `n` samples; raises `InputError` if it does not fit."""
         init = self.composites[which].init if init is None else init
-        question = ask(target, init, n, self.graph.output_shape, self.plan.dtype)
+        question = ask(target, init, n, self.graph.output_shape, self.plan.dtype, self.head)
         return Asked(target, init, question, which)
 
     def explanations(self, inputs: Arrays, asked: Sequence[Asked], limit: int | None) -> list[Explanation]:
@@ -139,7 +144,10 @@ class Prepared:
         """What is to be said about samples that are a piece of the batch."""
         output = run.forward(*inputs)
         check_output(self.graph, inputs, output)
-        probabilities = _SOFTMAX.forward(output) if has_classes(output.shape[1:]) else None
+        probabilities = None
+        if has_classes(output.shape[1:], self.head):
+            head = self.head if isinstance(self.head, Sigmoid) else _SOFTMAX
+            probabilities = head.forward(output)
         answers = []
         for one in asked:
             target, initial = one.question.some(piece).initial(output, probabilities)
@@ -211,7 +219,8 @@ def prepare(
         A pattern fits no node.
     """
     network.original.hash_aside()  # which the manifest waits for
-    graph = network.canonized(dtype).graph
+    canonized = network.canonized(dtype)
+    graph = canonized.graph
     assigned = [assign(composite, graph) for composite in composites]
     names = recorded(record, graph)
     if keep:
@@ -234,7 +243,7 @@ def prepare(
         }
         for composite, rules in zip(composites, assigned, strict=True)
     )  # fmt: skip
-    return Prepared(graph, plan, tuple(composites), manifests, policy)
+    return Prepared(graph, canonized.head, plan, tuple(composites), manifests, policy)
 
 
 def recorded(patterns: Iterable[str], graph: Graph) -> tuple[str, ...]:

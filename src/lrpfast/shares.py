@@ -21,9 +21,7 @@ from .graph import Node
 from .layout import Stored
 from .linear_map import LinearMap
 from .ops.activation import Clip, Relu
-from .ops.base import Array, Op
-from .ops.interpolation import Interpolation
-from .ops.pool import AveragePool, GlobalAveragePool
+from .ops.base import Array
 from .parts import ABS, ALL, NEG, POS, Part, Share, Term
 from .rules import CustomRule, SharingRule, ZBox
 from .steps import Delivery, View
@@ -53,12 +51,6 @@ def table(terms: tuple[Term, ...]) -> tuple[Row, Row] | None:
             return None
         rows += np.outer(pair(term.x), pair(term.w))
     return (float(rows[0, 0]), float(rows[0, 1])), (float(rows[1, 0]), float(rows[1, 1]))
-
-
-def _has_nonnegative_weights(op: Op) -> bool:
-    if isinstance(op, Interpolation):
-        return bool((op.weight >= 0).all())
-    return isinstance(op, (AveragePool, GlobalAveragePool))
 
 
 def simplify(terms: tuple[Term, ...], x_nonnegative: bool, w_nonnegative: bool) -> tuple[Term, ...]:
@@ -219,7 +211,7 @@ class _LinearShare:
 
     def plain(self, share: Share, note: str = "") -> None:
         """A denominator, a division, and one transposed product per term."""
-        terms = simplify(share.terms, self.x_nonnegative, _has_nonnegative_weights(self.node.op))
+        terms = simplify(share.terms, self.x_nonnegative, self.node.op.has_nonnegative_weights)
         bias = self.m.bias_part(share.bias)
         tame = self.is_tame(share, terms)
         denominator, form = self.denominator(share, terms, bias, tame)

@@ -82,8 +82,12 @@ def translate(error: BaseException) -> Failure:
 def _translate_ours(error: LrpfastError) -> Failure:
     message = str(error)
     if isinstance(error, ModelError):
-        shape = "say --input-shape 3,224,224, or whatever the network takes"
-        return Failure(message, REFUSED, shape if "input_shape" in message else "")
+        cures = {
+            "output=…": "say --output NAME",
+            "input_shape={": "say --input-shape NAME:3x224x224, or whatever the network takes, for each",
+            "input_shape": "say --input-shape 3,224,224, or whatever the network takes",
+        }
+        return Failure(message, REFUSED, next((cure for part, cure in cures.items() if part in message), ""))
     if isinstance(error, CompositeError):
         return Failure(message, REFUSED, "another composite may fit: `lrpfast composites` lists them")
     if isinstance(error, BackendError):

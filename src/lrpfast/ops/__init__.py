@@ -1,6 +1,6 @@
 """The operators: one file per family, with attributes, shape inference, forward, vjp and ONNX readers."""
 
-from . import rearrange, reductions, resize, shape, slices  # noqa: F401 - they register readers
+from . import classical, rearrange, reductions, resize, shape, slices  # noqa: F401 - they register readers
 from .activation import Clip, HardSigmoid, LeakyRelu, PRelu, Relu, Shrink, Sigmoid, Tanh, ThresholdedRelu
 from .affine import Affine, batch_normalization
 from .arithmetic import Add

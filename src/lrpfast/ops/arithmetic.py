@@ -30,6 +30,10 @@ class Add(Linear):
     kinds: ClassVar[tuple[str, ...]] = ("Add", "sum")
     arity: ClassVar[int | None] = None
 
+    @property
+    def has_nonnegative_weights(self) -> bool:
+        return True
+
     def infer(self, *inputs: Fact) -> Fact:
         return Fact(
             one_shape(inputs),

@@ -42,12 +42,16 @@ class Interpolation(Linear):
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", parameter("weight", self.weight, ndim=2))
 
+    @property
+    def has_nonnegative_weights(self) -> bool:
+        return bool((self.weight >= 0).all())
+
     def infer(self, *inputs: Fact) -> Fact:
         (x,) = inputs
         m, k = self.weight.shape
         if x.shape[-1:] != (k,):
             raise ModelError(f"its input has shape {x.shape} per sample; expected a last axis of {k}")
-        return Fact((*x.shape[:-1], m), nonnegative=x.nonnegative and bool((self.weight >= 0).all()))
+        return Fact((*x.shape[:-1], m), nonnegative=x.nonnegative and self.has_nonnegative_weights)
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs

@@ -119,6 +119,10 @@ class AveragePool(_Windowed, Linear):
 
     count_include_pad: bool = False
 
+    @property
+    def has_nonnegative_weights(self) -> bool:
+        return True
+
     def weights(self, shape: Ints) -> Array:
         """1 / (elements that count) for each output place, for a sample of `shape` (c, spatial…)."""
         windows = self.windows(shape)
@@ -150,6 +154,10 @@ class GlobalAveragePool(_Whole, Linear):
     """Mean over all spatial axes, which are kept with size 1."""
 
     kinds: ClassVar[tuple[str, ...]] = ("GlobalAveragePool", "average_pool")
+
+    @property
+    def has_nonnegative_weights(self) -> bool:
+        return True
 
     def weights(self, shape: Ints) -> Array:
         """1 / (elements that count) for each output place, for a sample of `shape` (c, spatial…)."""

@@ -1,4 +1,4 @@
-"""Layers made of whole operators and movements around them: GroupNormalization, channels first, embeddings."""
+"""Layers of whole operators: GroupNormalization between reshapes, embeddings, the logarithm of a Softmax."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..ops.base import Array, Op
 from ..ops.embedding import Embedding
 from ..ops.function import Function
 from ..ops.gemm import Gemm
-from ..ops.movement import Reshape, Transpose
+from ..ops.movement import Reshape
 from ..ops.normalization import Normalization
 from ..ops.one_hot import OneHot
 from ..ops.softmax import LogSoftmax, Softmax
@@ -79,29 +79,6 @@ def _of_groups(values: Array, grouped: tuple[int, ...], x: tuple[int, ...]) -> A
     return np.repeat(values.reshape(-1), x[0] // grouped[0]).reshape(-1, *[1] * (len(x) - 1))
 
 
-def channels_first(graph: Graph, node: Node) -> Found | None:
-    """Transpose, normalise, Transpose back: ConvNeXt's LayerNorm2d."""
-    chain = _chain(graph, node, Normalization, Transpose) if isinstance(node.op, Transpose) else None
-    if chain is None:
-        return None
-    there, norm, back = node.op, chain[1].op, chain[-1].op
-    assert isinstance(there, Transpose) and isinstance(norm, Normalization) and isinstance(back, Transpose)
-    if tuple(there.perm[axis] for axis in back.perm) != tuple(range(len(back.perm))) or norm.groups != 1:
-        return None
-    ops: list[Op] = [replace(norm, axes=tuple(sorted(there.perm[axis] for axis in norm.axes)))]
-    for each in chain[2:-1]:
-        assert isinstance(each.op, Affine)
-        scale, shift = (_moved(values, back.perm) for values in (each.op.scale, each.op.shift))
-        ops.append(replace(each.op, scale=scale, shift=shift))
-    return Found(chain, chain[-1], node.inputs[0], tuple(ops))
-
-
-def _moved(values: Array, perm: tuple[int, ...]) -> Array:
-    """A parameter that broadcasts to a sample, for a sample with its axes in another order."""
-    moved: Array = values.reshape((1,) * (len(perm) - values.ndim) + values.shape).transpose(perm)
-    return moved
-
-
 def embedding(graph: Graph, node: Node) -> Found | None:
     """One-hot vectors times a matrix: its rows."""
     chain = _chain(graph, node, Gemm) if isinstance(node.op, OneHot) else None
@@ -125,5 +102,7 @@ def logarithm_of_softmax(graph: Graph, node: Node) -> Found | None:
 
 
 FORMS: tuple[Callable[[Graph, Node], Found | None], ...] = (
-    group_normalization, channels_first, embedding, logarithm_of_softmax,
-)  # fmt: skip
+    group_normalization,
+    embedding,
+    logarithm_of_softmax,
+)

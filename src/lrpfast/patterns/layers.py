@@ -95,7 +95,7 @@ def normalization(terms: Terms, shape: Ints) -> tuple[Op, ...] | None:
     ((divisor, exponent),) = below
     above = {powers - below: coefficient for powers, coefficient in terms.items() if below <= powers}
     gain = above.pop(one(X), None)
-    if gain is None or len(above) + 1 != len(terms):
+    if gain is None or len(above) + 1 != len(terms) or len(above) > 1:
         return None
     mean = None
     if above:
