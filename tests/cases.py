@@ -16,6 +16,7 @@ import numpy as np
 import oracle
 
 from lrpfast import (
+    AbsNorm,
     AlphaBeta,
     AvgPool1d,
     AvgPool2d,
@@ -41,7 +42,7 @@ from lrpfast import (
     ZBox,
     ZPlus,
 )
-from lrpfast.ops import Add, Affine, AveragePool, Conv
+from lrpfast.ops import Add, Affine, AveragePool, Conv, GroupedGemm, Interpolation
 
 Oracle = Callable[[oracle.Layer, oracle.Array, oracle.Array], oracle.Array]
 
@@ -109,6 +110,9 @@ def _layers() -> dict[str, Case]:
         "average pool 2d, ceil": Case(AveragePool((2, 3), (2, 3), ceil_mode=True), ((2, 5, 7),)),
         "average pool 3d": Case(AvgPool3d(2, stride=1), ((2, 3, 3, 4),)),
         "global average pool": Case(GlobalAveragePool(), ((4, 4, 3),)),
+        "interpolation": Case(Interpolation(q(5, 4)), ((2, 3, 4),)),
+        "interpolation, linear": Case(Interpolation(np.abs(q(7, 4))), ((4,),)),
+        "dense layers side by side": Case(GroupedGemm(q(6, 2, 1), groups=3), ((6, 4),)),
         "affine per channel": Case(Affine(q(3, 1, 1), q(3, 1, 1)), ((3, 4, 2),)),
         "affine by one number": Case(Affine(np.float64(1.5), np.float64(-0.5)), ((3, 4),)),
         "affine per element": Case(Affine(q(2, 3), q(3)), ((2, 3),)),
@@ -144,6 +148,7 @@ def _rules() -> dict[str, tuple[Rule, Oracle]]:
         (Epsilon(), oracle.epsilon),
         (Epsilon(bias=False), partial(oracle.epsilon, bias=False)),
         (Norm(), oracle.epsilon),
+        (AbsNorm(), oracle.abs_norm),
         (ZPlus(), oracle.z_plus),
         (ZPlus(bias=False), partial(oracle.z_plus, bias=False)),
         (ZBox(-2, 2), partial(oracle.z_box, low=-2, high=2)),
@@ -171,6 +176,7 @@ def _stabilized_rules() -> dict[str, tuple[Rule, Oracle]]:
         pairs += [
             (Epsilon(stabilizer), partial(oracle.epsilon, **options)),
             (Norm(stabilizer), partial(oracle.epsilon, **options)),
+            (AbsNorm(stabilizer), partial(oracle.abs_norm, **options)),
             (ZPlus(stabilizer), partial(oracle.z_plus, **options)),
             (AlphaBeta(stabilizer=stabilizer), partial(oracle.alpha_beta, alpha=2, beta=1, **options)),
             (Gamma(stabilizer=stabilizer), partial(oracle.gamma, gamma=0.25, **options)),

@@ -301,6 +301,8 @@ def predicted(case: Case, reading: Reading, output: str, backends: Sequence[str 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         network = lrpfast.load(reading.model, output=output)
+        if network.notes:
+            raise lrpfast.ModelError("the scores that it chooses from are explained instead")
         for backend in backends:
             dtype = np.float64 if double else np.float32
             found = network.predict(reading.inputs, backend=backend, dtype=dtype)

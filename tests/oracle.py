@@ -141,6 +141,12 @@ def z_box(layer: Layer, x: Array, r: Array, low: Any, high: Any, **stabilizer: A
     return shared(q, q.sum(2), r, **stabilizer)
 
 
+def abs_norm(layer: Layer, x: Array, r: Array, **stabilizer: Any) -> Array:
+    """In proportion to magnitudes; the bias takes no part."""
+    q = np.abs(_contributions(layer, x))
+    return shared(q, q.sum(2), r, **stabilizer)
+
+
 def w_square(layer: Layer, x: Array, r: Array, bias: bool = True, **stabilizer: Any) -> Array:
     """w²."""
     q = np.broadcast_to(layer.w**2, (len(x), *layer.w.shape))

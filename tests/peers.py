@@ -8,16 +8,19 @@ rule, and refused if one is left over.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from torch import Tensor, nn
+from traced import PASSED
 from zennit.attribution import Gradient
 from zennit.canonizers import AttributeCanonizer, Canonizer, NamedMergeBatchNorm
 from zennit.composites import COMPOSITES
 from zennit.layer import Sum
+from zennit.rules import Pass
 from zennit.torchvision import ResNetCanonizer
 from zennit.types import BatchNorm, Linear
 
@@ -45,6 +48,7 @@ def zennit_relevance(
     initial: ArrayLike | None = None,
     low: ArrayLike = -1.0,
     high: ArrayLike = 1.0,
+    prepare: Callable[[nn.Module, torch.dtype], nn.Module] | None = None,
 ) -> Array:
     """Relevance of the input according to zennit.
 
@@ -63,6 +67,9 @@ def zennit_relevance(
         Initial relevance instead of that.
     low, high : float or array
         Range of `x`, broadcast to its shape; read by `epsilon_gamma_box` only.
+    prepare : callable, optional
+        Makes the copy of the network that zennit is given, every step of which has a rule or needs none, as
+        `traced.traced` does. Default: a copy of the module as it is, with canonizers.
 
     Returns
     -------
@@ -79,12 +86,16 @@ def zennit_relevance(
     if composite == "epsilon_gamma_box":
         bounds = {"low": low, "high": high}
         box = {name: torch.tensor(np.asarray(v), dtype=kind).expand_as(inputs) for name, v in bounds.items()}
-    network = prepared_copy(module, kind)
+    network = prepared_copy(module, kind) if prepare is None else prepare(module, kind)
     with torch.no_grad():
         expected = network(inputs)
-    rules = COMPOSITES[composite](canonizers=canonizers(network), **box)
-    with rules.context(network):
-        refuse_silent_gradients(network)
+    passed = [(PASSED, Pass())]
+    rules = COMPOSITES[composite](
+        canonizers=canonizers(network) if prepare is None else [], layer_map=passed, **box
+    )
+    if prepare is None:
+        with rules.context(network):
+            refuse_silent_gradients(network)
 
     def start(output: Tensor) -> Tensor:
         if initial is not None:

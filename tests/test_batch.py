@@ -24,6 +24,7 @@ from toy_networks import IMAGES, W1, X, cnn, linear, mlp
 import lrpfast
 from lrpfast.batch import run
 from lrpfast.errors import InputError, OutputError
+from lrpfast.ops import Add
 from lrpfast.preprocess import PREPROCESSINGS, prepare
 
 LINEAR = linear()
@@ -35,6 +36,14 @@ PICTURES = np.random.default_rng(4).integers(0, 256, (7, 20, 30, 3), np.uint8)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fsspec.filesystem("memory").store.clear()
+
+
+def cancelling() -> lrpfast.Network:
+    """3 x − 2.99 x behind a ReLU, and a layer behind that: shares of the sum are some 300 times what arrives."""
+    build = lrpfast.Builder((1,))
+    branches = [build(lrpfast.Dense(np.array([[w]])), build.input) for w in (3.0, -2.99)]
+    total = build(lrpfast.ReLU(), build(Add(), *branches))
+    return build.network(build(lrpfast.Dense(np.array([[2.0]])), total))
 
 
 def one_by_one(network: lrpfast.Network, x: np.ndarray, **options: Any) -> np.ndarray:
@@ -80,6 +89,19 @@ def test_the_ledger_of_each_sample_is_that_of_the_sample_alone() -> None:
             assert getattr(ledger, part)[i] == pytest.approx(expected, abs=1e-12)
 
 
+def test_the_largest_gain_of_each_sample() -> None:
+    x = np.array([[1.0], [-1.0], [2.0]])
+    explainer = lrpfast.Explainer(cancelling(), on_blowup="ignore", dtype="float64")
+    for i, sample in enumerate(x):
+        rows = [row for row in explainer(sample[None]).conservation if not row.explained]
+        expected = max(row.gain for row in rows)
+        assert explainer(x).conservation.by_sample().gain[i] == pytest.approx(expected, rel=1e-12)
+    clipping = lrpfast.Explainer(cancelling(), on_blowup="clip", blowup=2, dtype="float64")
+    alone = clipping(x[2:]).conservation
+    assert clipping(x).conservation.by_sample().clipped[2] == pytest.approx(sum(row.clipped for row in alone))
+    assert clipping(x).conservation.by_sample().worst.max() < 1e-12
+
+
 def test_a_saved_ledger_has_no_samples() -> None:
     with pytest.raises(InputError, match="sums over the batch only"):
         lrpfast.Conservation(lrpfast.explain(mlp(), X).conservation[:2]).by_sample()
@@ -110,6 +132,29 @@ def test_the_strongest_elements() -> None:
         size = np.abs(expected)
         np.testing.assert_allclose(size[row["places"]], np.sort(size)[::-1][:5], rtol=1e-9)
         np.testing.assert_allclose(row["values"], expected[row["places"]], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("policy", "blowups", "failed"), [("warn", 2, 0), ("ignore", 0, 0), ("error", 0, 2)])
+def test_blow_ups(policy: str, blowups: int, failed: int) -> None:
+    np.save("x.npy", np.array([[1.0], [-1.0], [2.0]], np.float32))  # behind a ReLU that −1 does not pass
+    summary = run(cancelling(), "x.npy", "out", target="0", on_blowup=policy)
+    rows = rows_of("out")
+    assert (summary.blowups, summary.failed) == (blowups, failed)
+    assert summary.manifest["on_blowup"] == policy
+    if policy == "error":
+        assert "multiplies the relevance" in rows[0]["error"]
+    else:
+        assert [row["gain"] > 100 for row in rows] == [True, False, True]
+
+
+def test_blow_ups_are_clipped() -> None:
+    np.save("x.npy", np.array([[1.0], [2.0]], np.float32))
+    run(cancelling(), "x.npy", "out", target="0", on_blowup="clip", blowup=2)
+    for x, row in zip((1.0, 2.0), rows_of("out"), strict=True):
+        alone = lrpfast.explain(cancelling(), np.array([[x]]), 0, on_blowup="clip", blowup=2)
+        assert row["relevance"] == pytest.approx(alone.relevance[0], rel=1e-4)
+        assert row["clipped"] == pytest.approx(sum(node.clipped for node in alone.conservation), abs=1e-5)
+        assert row["gain"] == pytest.approx(2, rel=1e-5)
 
 
 # --- targets ---

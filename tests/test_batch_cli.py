@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
 import zarr
 from batch_jobs import FASHION, parts_of, relevance_of, rows_of, start, write_table
 from click.testing import CliRunner, Result
+from onnx_models import model_of, node
 from PIL import Image
 
 import lrpfast
@@ -171,6 +173,22 @@ def test_help_teaches_in_80_columns(run: Run) -> None:
     assert max(map(len, text.splitlines())) <= 80
     for word in ("top3", "logit[3]-logit[5]", "column:label", "Exit codes", "--reference", "130"):
         assert word in text
+
+
+def test_blow_ups_are_noted(run: Run) -> None:
+    nodes = [
+        node("MatMul", "x a", "p"),
+        node("MatMul", "x b", "q"),
+        node("Add", "p q", "s"),
+        node("MatMul", "s c"),
+    ]
+    weights = {name: np.full((1, 1), w, np.float32) for name, w in (("a", 3), ("b", -2.99), ("c", 2))}
+    onnx.save(model_of(nodes, ["n", 1], weights), "cancels.onnx")
+    np.save("one.npy", np.ones((2, 1), np.float32))
+    result = run("one.npy", "-o", "out", model="cancels.onnx")
+    assert result.exit_code == 0
+    assert "note: for 2 inputs a node multiplies the relevance that arrives" in result.stderr
+    assert run("one.npy", "-o", "quiet", "--on-blowup", "ignore", model="cancels.onnx").stderr == ""
 
 
 # --- progress ---

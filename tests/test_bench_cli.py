@@ -156,7 +156,7 @@ def test_samples_of_a_file_fill_the_batch(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(BENCH, "Explainer", explainer)
     for batch in (2, 7):
         succeeded(run("@mlp.onnx", "--input", "@mlp.npy", "--batch", str(batch), "--json", *QUICK))
-        np.testing.assert_array_equal(seen[-1], x[np.arange(batch) % 3])
+        np.testing.assert_array_equal(seen[-1]["x"], x[np.arange(batch) % 3])
 
 
 def test_a_picture_is_preprocessed(run: Run) -> None:
@@ -279,7 +279,7 @@ def test_a_model_that_onnxruntime_refuses(
 
 
 def test_a_prediction_that_is_not_onnxruntimes_is_noted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BENCH, "onnxruntime_predictor", lambda *_: lambda x: np.ones((len(x), 5), np.float32))
+    monkeypatch.setattr(BENCH, "onnxruntime_predictor", lambda *_: lambda x: np.ones((1, 5), np.float32))
     result = succeeded(run("@mlp.onnx", *QUICK))
     assert "note: that is more than rounding" in result.stderr
 

@@ -139,9 +139,9 @@ def test_help_fits_80_columns_and_has_examples(run: Run, command: str | None) ->
 
 def test_help_documents_the_exit_codes(run: Run) -> None:
     text = run("--help").stdout
-    assert all(f"\n    {code:<5}" in text for code in (0, 1, 2, 3, 4, 130))
+    assert all(f"\n    {code:<5}" in text for code in (0, 1, 2, 3, 4, 5, 6, 130))
     assert list(COMMANDS) == [
-        "explain", "check", "inspect", "composites", "rules", "bench", "doctor", "demo"
+        "explain", "batch", "check", "inspect", "composites", "rules", "bench", "doctor", "demo"
     ]  # fmt: skip
 
 
@@ -339,7 +339,11 @@ BAD: list[tuple[str, Sequence[str], int, str]] = [
     ("unknown option", (*MLP, *OUT, "--fast"), 2, "No such option"),
     ("unknown composite", (*MLP, *OUT, "-c", "epsilon_pluss"), 2, "unknown composite 'epsilon_pluss'"),
     ("unknown parameter", (*MLP, *OUT, "-p", "gamma=1"), 2, "has no parameter 'gamma'"),
-    ("parameter without value", (*MLP, *OUT, "-p", "epsilon"), 2, "expected NAME=NUMBER"),
+    ("parameter without value", (*MLP, *OUT, "-p", "epsilon"), 2, "expected NAME=VALUE"),
+    ("word for a number", (*MLP, *OUT, "-p", "bias=no"), 2, "--param is 'bias=no'; expected bias=NUMBER"),
+    ("number for a word", (*MLP, *OUT, "-p", "sums=1"), 2, "sums is 1.0; expected one of norm, abs"),
+    ("unknown policy", (*MLP, *OUT, "--on-blowup", "warm"), 2, "unknown policy 'warm'"),
+    ("threshold below one", (*MLP, *OUT, "--blowup", "0.5"), 2, "--blowup"),
     ("negative epsilon", (*MLP, *OUT, "-p", "epsilon=-1"), 2, "epsilon is -1.0"),
     ("box without bounds", (*MLP, *OUT, "-c", "deep_taylor_bounded"), 2, "needs the bounds"),
     ("empty box", (*MLP, *OUT, "-c", "deep_taylor_bounded", "--low", "2", "--high", "1"), 2, "low=2 is"),
@@ -414,7 +418,7 @@ def test_inputs_are_not_overwritten(run: Run, files: Path) -> None:
     ("arguments", "hint"),
     [
         ((*MLP, *OUT, "-c", "epsilon_pluss"), "did you mean epsilon_plus or epsilon_plus_flat?"),
-        ((*MLP, *OUT, "-p", "gamma=1"), "its parameters are epsilon, stabilizer, bias"),
+        ((*MLP, *OUT, "-p", "gamma=1"), "its parameters are epsilon, stabilizer, bias, sums"),
         ((*MLP, *OUT, "-t", "9"), "choose from 0 to 4"),
         (("@labelled.onnx", "@mlp.npy", *OUT, "-t", "honey"), "did you mean 'bee, honey bee'?"),
         (("@labelled.onnx", "@mlp.npy", *OUT, "-t", "cat"), "give its number: 2 (cat), 3 (cat)"),

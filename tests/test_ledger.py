@@ -47,7 +47,7 @@ def test_a_ledger_may_travel_before_it_is_looked_at() -> None:
 
 
 def test_numbers_that_are_not_finite_are_refused_at_once() -> None:
-    books = Books((Account("a", "Z()", True, 0, ((1, None),), None),), ledgers=0, sums=2)
+    books = Books((Account("a", "Z()", True, 0, ((1, None),), None, ((1, None),)),), ledgers=0, sums=2)
     (row,) = books.settled(np.array([3.0, 3.0, 2.0, 2.0]), 1)()
     assert (row.r_in, row.r_out) == (3, 2)
     for wrong in (np.nan, np.inf, -np.inf):
@@ -56,6 +56,6 @@ def test_numbers_that_are_not_finite_are_refused_at_once() -> None:
 
 
 def test_sums_that_overflow_are_refused_at_once() -> None:
-    books = Books((Account("a", "Z()", True, 0, ((1, None),), None),), ledgers=0, sums=2)
+    books = Books((Account("a", "Z()", True, 0, ((1, None),), None, ((1, None),)),), ledgers=0, sums=2)
     with pytest.raises(NonFiniteError, match="node 'a'"):
         books.settled(np.array([3.0, 3.0, 3.0, 3.0, 1e308, 1.0, 1e308, 1.0]), 2)

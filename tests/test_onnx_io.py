@@ -326,10 +326,16 @@ def test_readers_do_not_import_onnx() -> None:
 
 def test_every_reader_is_tested() -> None:
     """Each operator that has a reader is in one of the tables of forms."""
+    import shape_forms
+    import test_classical
     import test_elementwise
+    import test_normalization
     import test_ops
 
-    tables = (test_ops.FORMS, test_elementwise.FORMS)
-    forms = {form[0] for table in tables for form in table.values()} | {"Split", "Concat", "SwiGLU"}
+    tables: tuple[Any, ...] = (
+        test_ops.FORMS, test_elementwise.FORMS, shape_forms.FORMS, test_normalization.FORMS, test_classical.FORMS,
+    )  # fmt: skip
+    forms = {form[0] for table in tables for form in table.values()}
+    forms |= {"Split", "Concat", "SwiGLU", "Equal", "OneHot"}
     assert set(READERS) == forms
     assert Conv in {type(n.op) for n in load_graph(SMALL_NETWORKS["small_cnn"]()).nodes}

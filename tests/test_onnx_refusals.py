@@ -47,8 +47,16 @@ IF = node(
 )
 REFUSED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
     "MatMul-computed": ([node("MatMul", "x x")], {}, "input 1 .'x'. is computed, not a constant"),
-    "MatMul-left": ([node("MatMul", "c x")], {"c": ones(2, 2)}, "input 0 .'c'. is a constant"),
-    "MatMul-stack": ([node("MatMul", "x c")], {"c": ones(2, 4, 4)}, "expected a matrix"),
+    "MatMul-stack": ([node("MatMul", "x c")], {"c": ones(2, 4, 4)}, "'c' has values for each sample"),
+    "MatMul-batch": ([node("MatMul", "c f")], {"c": ones(2, 5)}, "does not keep axis 0 as the batch"),
+    "MatMul-wider": ([node("MatMul", "f c")], {"c": ones(3, 12, 4)}, "does not keep axis 0 as the batch"),
+    "Einsum-computed": ([node("Einsum", "x x", equation="bij,bjk->bik")], {}, "2 of its operands are computed"),
+    "Einsum-batch": ([node("Einsum", "x", equation="bij->ibj")], {}, "does not keep axis 0 as the batch"),
+    "Einsum-sum": ([node("Einsum", "x", equation="bij->ij")], {}, "does not keep axis 0 as the batch"),
+    "Einsum-ellipsis": ([node("Einsum", "x", equation="b...i->bi")], {}, "sums over what an ellipsis stands for"),
+    "Einsum-samples": (
+        [node("Einsum", "x c", equation="bij,bi->bj")], {"c": ones(2, 3)}, "'c' has values for each sample",
+    ),
     "Gemm-transA": ([node("Gemm", "f c", transA=1)], {"c": ones(12, 4)}, "transA=1"),
     "Gemm-rows": ([node("Gemm", "f c b")], {"c": ones(12, 4), "b": ones(2, 4)}, "a row for each sample"),
     "Add-broadcast": ([node("Add", "x f")], {}, r"shapes \[\(3, 4\), \(12,\)\] per sample; expected equal"),
@@ -62,7 +70,17 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
     "Sub-broadcast": ([node("Sub", "x f")], {}, "expected equal sizes, or 1"),
     "Mul-broadcast": ([node("Mul", "f x")], {}, "expected equal sizes, or 1"),
     "Div-broadcast": ([node("Div", "x f")], {}, "expected equal sizes, or 1"),
-    "Concat-constant": ([node("Concat", "x c", axis=1)], {"c": ones(1, 1, 4)}, "is a constant"),
+    "Concat-samples": (
+        [node("Concat", "x c", axis=1)], {"c": ones(2, 1, 4)}, "shape .2, 1, 4.; expected the same values",
+    ),
+    "Concat-varies": (
+        [
+            node("Shape", "x", "n", start=0, end=1), node("Squeeze", "n zero", "count"),
+            node("Range", "o count i", "r"), node("Reshape", "r s", "c"), node("Cast", "c", "d", to=1),
+            node("Concat", "x d", axis=2),
+        ],
+        {"s": [-1, 1, 1], "o": 0, "i": 1, "zero": [0]}, "'d'. depends on the batch size",
+    ),
     "Concat-batch": ([node("Concat", "x x", axis=0)], {}, "axis 0, the batch"),
     "Transpose-batch": ([node("Transpose", "x")], {}, "moves axis 0, the batch"),
     "Flatten-batch": ([node("Flatten", "x", axis=2)], {}, "merges the batch"),
@@ -75,13 +93,58 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
         "computes with the batch size",
     ),
     "Split-batch": ([node("Split", "x", "y z", axis=0, num_outputs=2)], {}, "axis 0, the batch"),
-    "Gather-many": ([node("Gather", "x c", axis=1)], {"c": [0, 2, 1]}, "not in equal steps"),
-    "Gather-matrix": ([node("Gather", "x c", axis=1)], {"c": [[0]]}, "one index or a list"),
+    "Gather-batch": ([node("Gather", "x c")], {"c": [0, 2, 1]}, "axis 0, the batch"),
+    "Gather-nothing": ([node("Gather", "x c", axis=1)], {"c": np.zeros(0, np.int64)}, "its output is empty"),
+    "GatherElements-batch": ([node("GatherElements", "f c")], {"c": [[0]]}, "axis 0, the batch"),
+    "GatherElements-samples": (
+        [node("GatherElements", "f c", axis=1)], {"c": [[0], [1]]}, "shape .2, 1.; expected the same values",
+    ),
+    "GatherND-batch": ([node("GatherND", "x c")], {"c": [[0]]}, "chooses samples of the batch"),
+    "Compress-flat": ([node("Compress", "x c")], {"c": np.array([True])}, "without an axis"),
+    "Compress-batch": ([node("Compress", "x c", axis=0)], {"c": np.array([True])}, "axis 0, the batch"),
+    "Compress-nothing": (
+        [node("Compress", "x c", axis=1)], {"c": np.array([False])}, "its output is empty",
+    ),
+    "Trilu-batch": ([node("Trilu", "f")], {}, "reach across the batch"),
+    "ReverseSequence": (
+        [node("ReverseSequence", "x c", time_axis=1, batch_axis=0)], {"c": [1, 2]}, "differs from sample to sample",
+    ),
+    "ScatterND": ([node("ScatterND", "x i u")], {"i": [[0]], "u": ones(1, 3, 4)}, "whole samples"),
+    "ReduceProd": ([node("ReduceProd", "x c")], {"c": [1]}, "how much of it each factor is"),
+    "Expand-batch": ([node("Expand", "x c")], {"c": [5, 1, 1]}, "expands axis 0, the batch, to 5"),
+    "Expand-in-front": ([node("Expand", "x c")], {"c": [2, 1, 1, 1]}, "batch would not be in front"),
+    "Expand-to-the-batch": (
+        [node("Shape", "x", "n", start=0, end=1), node("Reshape", "f s", "g"), node("Expand", "g n")],
+        {"s": [0, 12, 1]}, "to the batch size",
+    ),
+    "Tile-batch": ([node("Tile", "x c")], {"c": [2, 1, 1]}, "repeats axis 0, the batch"),
+    "Resize-batch": (
+        [node("Resize", "x - c", mode="linear")], {"c": np.array([2, 1, 1], np.float32)}, "axis 0, the batch, by 2",
+    ),
+    "Resize-batch-size": ([node("Resize", "x - - c")], {"c": [2, 3, 4]}, "axis 0, the batch, to 2"),
+    "Resize-align-corners": (
+        [node("Resize", "x - c", mode="linear", coordinate_transformation_mode="align_corners")],
+        {"c": np.array([1, 1, 1.3], np.float32)}, "not well defined",
+    ),
+    "Resize-crop-outside": (
+        [node("Resize", "x r - c", mode="linear", coordinate_transformation_mode="tf_crop_and_resize", axes=[2])],
+        {"r": np.array([-0.5, 1], np.float32), "c": [4]}, "reaches beyond the input",
+    ),
+    "Resize-crop-one": (
+        [node("Resize", "x r - c", mode="linear", coordinate_transformation_mode="tf_crop_and_resize", axes=[2])],
+        {"r": np.array([0, 1], np.float32), "c": [1]}, "crops to a single element",
+    ),
+    "Resize-all-axes-alike": (
+        [node("Resize", "x - - c", keep_aspect_ratio_policy="not_smaller")], {"c": [-1, 6, 8]}, "axis 0, the batch",
+    ),
     "Pad-batch": ([node("Pad", "x c")], {"c": [1, 0, 0, 0, 0, 0]}, "axis 0, the batch"),
-    "Pad-mode": ([node("Pad", "x c", mode="reflect")], {"c": [0, 0, 1, 0, 0, 0]}, "'reflect'"),
+    "Pad-reflect": (
+        [node("Pad", "x c", mode="reflect")], {"c": [0, 3, 0, 0, 0, 0]}, "reflects 3 elements of an axis of 3",
+    ),
     "Softmax-batch": ([node("Softmax", "x", axis=0)], {}, "axis 0, the batch"),
     "ReduceMean-batch": ([node("ReduceMean", "x c")], {"c": [0]}, "axis 0, the batch"),
     "ReduceMean-all": ([node("ReduceMean", "x")], {}, "without axes"),
+    "ReduceL2-all": ([node("ReduceL2", "x", keepdims=0)], {}, "without axes"),
     "Cast-integers": ([node("Cast", "x", to=7)], {}, "casts floats to int64, which rounds"),
     "Dropout-training": ([node("Dropout", "x r t")], {"r": 0.5, "t": np.array(True)}, "training_mode"),
     "Dropout-mask": ([node("Dropout", "x", "a m"), node("Cast", "m", to=1)], {}, "output 1 .'m'. is used"),
@@ -97,7 +160,6 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
         "larger than",
     ),
     "Random": ([node("RandomNormal", "", "r", shape=[3, 4]), node("Add", "x r")], {}, "random"),
-    "If": ([IF], {"c": np.array(True)}, "control flow"),
     "Huge": (
         [node("ConstantOfShape", "c", "h"), node("Add", "x h")], {"c": [1, 10**6, 10**6]}, "more than 1 GiB",
     ),
@@ -142,7 +204,27 @@ INVALID: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
     "Gemm-bias": (
         [node("Flatten", "x", "f"), node("Gemm", "f w b")], {"w": ones(12, 2), "b": ones(3)}, "'b', its bias",
     ),
-    "MatMul": ([node("MatMul", "x w")], {"w": ones(3, 2)}, "last axis of 3 features"),
+    "MatMul": ([node("MatMul", "x w")], {"w": ones(3, 2)}, "3 elements in one of its inputs and 4"),
+    "Einsum-letters": ([node("Einsum", "x", equation="bi->b")], {}, "'bi' for an operand of 3 axes"),
+    "Einsum-operands": ([node("Einsum", "x", equation="bij,j->b")], {}, "expected letters for 1 operands"),
+    "Einsum-unknown": ([node("Einsum", "x", equation="bij->bk")], {}, "in none of its inputs"),
+    "Pad-all": ([node("Pad", "x c")], {"c": [0, -2, 0, 0, -1, 0]}, "leave nothing"),
+    "Pad-mode": ([node("Pad", "x c", mode="mirror")], {"c": [0, 0, 1, 0, 0, 0]}, "mode is 'mirror'"),
+    "Resize-both": (
+        [node("Resize", "x - s z")], {"s": np.ones(3, np.float32), "z": [1, 3, 4]}, "either scales or sizes",
+    ),
+    "Resize-mode": ([node("Resize", "x - s", mode="area")], {"s": np.ones(3, np.float32)}, "mode is 'area'"),
+    "DepthToSpace": ([node("DepthToSpace", "x", blocksize=2)], {}, r"\(3, 4\) per sample; expected channels"),
+    "Compress-long": (
+        [node("Compress", "x c", axis=1)], {"c": np.ones(4, bool)}, "condition has 4 elements, its axis 3",
+    ),
+    "GatherElements-shape": (
+        [node("GatherElements", "x c", axis=1)], {"c": [[[0] * 5]]}, r"indices have shape \(1, 5\) per sample",
+    ),
+    "GatherND-shape": (
+        [node("GatherND", "x c", batch_dims=2)], {"c": [[[0], [0]]]}, r"shape \(2, 1\) per sample, its data \(3, 4\)",
+    ),
+    "LpPool-p": ([node("LpPool", "x", kernel_shape=[2], p=0)], {}, "p is 0"),
     "Div-zero": ([node("Div", "x c")], {"c": [1.0, 0.0, 1.0, 1.0]}, "'c', its divisor, holds zeros"),
     "Integers": ([node("Mul", "x c")], {"c": [2]}, "dtype int64"),
     "Slice-empty": ([node("Slice", "x s e a")], {"s": [2], "e": [1], "a": [1]}, "is empty"),
@@ -158,6 +240,7 @@ INVALID: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], str]] = {
         "'a', which is written already",
     ),
     "Constant": ([node("Identity", "c")], {"c": ones(3)}, "'y' does not depend on its inputs \\['x'\\]"),
+    "If": ([IF], {"c": np.array(True)}, "its then_branch is missing"),
     "Clip-order": ([node("Clip", "x a b")], {"a": 2.0, "b": 1.0}, "low is 2.0 and high 1.0"),
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import lrpfast
 from lrpfast import (
     COMPOSITES,
+    AbsNorm,
     AlphaBeta,
     AvgPool2d,
     Builder,
@@ -69,6 +70,8 @@ def share(rule: SharingRule, layer: oracle.Layer, x: oracle.Array, r: oracle.Arr
     epsilon = rule.stab.epsilon
     if isinstance(rule, (Z, Epsilon, Norm)):
         return oracle.epsilon(layer, x, r, getattr(rule, "bias", True), epsilon=epsilon)
+    if isinstance(rule, AbsNorm):
+        return oracle.abs_norm(layer, x, r, epsilon=epsilon)
     if isinstance(rule, ZPlus):
         return oracle.z_plus(layer, x, r, rule.bias, epsilon=epsilon)
     if isinstance(rule, AlphaBeta):
@@ -176,8 +179,8 @@ def networks(draw: Any) -> Network:
 
 
 SHARING = (
-    Epsilon(), Epsilon(0.1, bias=False), Norm(), ZPlus(), ZPlus(bias=False), AlphaBeta(), AlphaBeta(1.5, 0.5),
-    AlphaBeta(bias=False), Gamma(), Gamma(0.5), WSquare(), Flat(),
+    Epsilon(), Epsilon(0.1, bias=False), Norm(), AbsNorm(), ZPlus(), ZPlus(bias=False), AlphaBeta(),
+    AlphaBeta(1.5, 0.5), AlphaBeta(bias=False), Gamma(), Gamma(0.5), WSquare(), Flat(),
 )  # fmt: skip
 BOX = ZBox(-1e5, 1e5)  # holds whatever a network of any kind computes
 
@@ -205,7 +208,9 @@ def check(network: Network, composite: Composite, seed: int, n: int) -> None:
     graph = network.canonized(np.float64).graph
     rules = {name: given.rule for name, given in assign(composite, graph).items()}
     for backend in BACKENDS:
-        explanation = Explainer(network, composite, backend=backend, dtype=np.float64, record="all")(x)
+        explanation = Explainer(
+            network, composite, backend=backend, dtype=np.float64, record="all", on_blowup="ignore"
+        )(x)
         chosen = np.eye(3)[explanation.target]
         initial = chosen * (explanation.output if composite.init == "logit" else 1)
         expected = interpreted(graph, rules, x, initial)

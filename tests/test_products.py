@@ -69,7 +69,7 @@ def squeeze_and_excitation(channels: int) -> Network:
 @pytest.mark.parametrize("channels", [16, 5])
 def test_the_signal_of_squeeze_and_excitation_takes_all(backend: str, channels: int) -> None:
     network = squeeze_and_excitation(channels)
-    assert network.canonized().changes[-1] == "mul: Sigmoid_3 gates conv"
+    assert network.canonized().changes[-1] == "mul: Sigmoid_3 gates conv, squeeze-and-excitation"
     x = RNG.standard_normal((2, 3, 6, 6))
     expected = [x]
     for n in network.graph.nodes:
@@ -96,14 +96,18 @@ def test_gradient_goes_through_both_factors(backend: str) -> None:
     assert (found * direction).sum() == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)
 
 
+# What gates an array is made of another one: x · sigmoid(x) is SiLU, not a gate.
+TURNED = node("Transpose", "x", "t", perm=[0, 1, 3, 2])
+
+
 @pytest.mark.parametrize(
     ("nodes", "signal"),
     [
-        ([node("Sigmoid", "x", "g"), node("Mul", "x g")], 0),
-        ([node("Sigmoid", "x", "g"), node("Mul", "g x")], 1),
+        ([TURNED, node("Sigmoid", "t", "g"), node("Mul", "x g")], 0),
+        ([TURNED, node("Sigmoid", "t", "g"), node("Mul", "g x")], 1),
         ([node("Softmax", "x", "g"), node("Transpose", "g", "t", perm=[0, 1, 2, 3]), node("Mul", "t x")], 1),
-        ([node("Sigmoid", "x", "g"), node("Sigmoid", "g", "h"), node("Mul", "h g")], None),
-        ([node("Tanh", "x", "g"), node("Mul", "x g")], None),
+        ([TURNED, node("Sigmoid", "x", "g"), node("Sigmoid", "t", "h"), node("Mul", "h g")], None),
+        ([TURNED, node("Tanh", "t", "g"), node("Mul", "x g")], None),
         ([node("GlobalAveragePool", "x", "g"), node("Mul", "g x")], 1),
         ([node("Mul", "x x")], None),
     ],

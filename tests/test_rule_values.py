@@ -12,6 +12,7 @@ import pytest
 import lrpfast
 from lrpfast import (
     RULES,
+    AbsNorm,
     AlphaBeta,
     CustomRule,
     Epsilon,
@@ -19,6 +20,7 @@ from lrpfast import (
     Gamma,
     Gradient,
     Halves,
+    LNRule,
     Norm,
     Part,
     Pass,
@@ -42,8 +44,8 @@ VALUES: list[Rule] = [
     Z(), Z(bias=False), Epsilon(), Epsilon(0.5), Epsilon(Stabilizer(0.5, clip=True)), Epsilon(bias=False),
     ZPlus(), ZPlus(0.5), AlphaBeta(), AlphaBeta(1, 0), AlphaBeta(bias=False), Gamma(), Gamma(0.5), ZBox(-1, 1),
     ZBox(-1, 2), ZBox(np.zeros(3), np.ones(3)), ZBox(np.zeros((3, 1)), 1), WSquare(), WSquare(bias=False), Flat(),
-    Flat(0.5), Pass(), Norm(), Norm(0.5), WinnerTakeAll(), Route(), SignalTakesAll(), Halves(), Gradient(),
-    ReLUDeconvNet(), ReLUGuidedBackprop(), CustomRule(max, "mine"),
+    Flat(0.5), Pass(), Norm(), Norm(0.5), AbsNorm(), AbsNorm(0.5), WinnerTakeAll(), Route(), SignalTakesAll(), Halves(),
+    LNRule(), LNRule(0.5), Gradient(), ReLUDeconvNet(), ReLUGuidedBackprop(), CustomRule(max, "mine"),
 ]  # fmt: skip
 
 
@@ -94,6 +96,7 @@ def test_shares_print_as_formulas() -> None:
     assert lines(ZBox(0, 1)) == ["(x−low)·w⁺ + (x−high)·w⁻ over the same"]
     assert lines(WSquare()) == ["1·w² over the same + b²"]
     assert lines(Flat()) == ["1·1 over the same"]
+    assert lines(AbsNorm()) == ["|x|·|w| over the same"]
 
 
 def test_scales_of_shares_add_up_to_one() -> None:
@@ -129,6 +132,7 @@ def test_a_box_keeps_its_bounds_from_its_caller() -> None:
         (lambda: WSquare(-1), "epsilon is -1"),
         (lambda: Flat(-1), "epsilon is -1"),
         (lambda: Norm(-1), "epsilon is -1"),
+        (lambda: AbsNorm(-1), "epsilon is -1"),
         (lambda: ZBox(0, 1, -1), "epsilon is -1"),
         (lambda: Stabilizer(np.inf), "epsilon is inf"),
         (lambda: Gamma(-0.1), "gamma is -0.1"),

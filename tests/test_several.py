@@ -61,7 +61,8 @@ def test_several_targets_are_single_ones(name: str, dtype: Any, backend: str) ->
 def test_several_targets_on_any_network(network: Network, composite: Composite, seed: int) -> None:
     x = np.clip(np.random.default_rng(seed).normal(size=(2, 2, 5, 5)), -6, 6)
     for backend in BACKENDS:
-        explainer = Explainer(network, composite, backend=backend, dtype=np.float64, record="all")
+        options: dict[str, Any] = {"dtype": np.float64, "record": "all", "on_blowup": "ignore"}
+        explainer = Explainer(network, composite, backend=backend, **options)
         for found, target in zip(explainer.several(x, [0, 1, 0]), [0, 1, 0], strict=True):
             single = explainer(x, target)
             names = [*single.layers]
@@ -189,7 +190,8 @@ def test_compared_in_pieces_too() -> None:
 def test_any_composites_are_compared(network: Network, one: Composite, other: Composite, seed: int) -> None:
     x = np.clip(np.random.default_rng(seed).normal(size=(2, 2, 5, 5)), -6, 6)
     for backend in BACKENDS:
-        options: dict[str, Any] = {"backend": backend, "dtype": np.float64, "record": "all"}
+        options: dict[str, Any] = {"dtype": np.float64, "record": "all", "on_blowup": "ignore"}
+        options["backend"] = backend
         found = lrpfast.compare(network, x, [one, other, one], 1, **options)
         for explanation, composite in zip(found, (one, other, one), strict=True):
             single = Explainer(network, composite, **options)(x, 1)

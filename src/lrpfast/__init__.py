@@ -18,6 +18,8 @@ if _typing.TYPE_CHECKING:
     from .composites import COMPOSITES, Composite, Selector, composite
     from .errors import (
         BackendError,
+        BlowUpError,
+        BlowUpWarning,
         CompositeError,
         InputError,
         LrpfastError,
@@ -29,6 +31,7 @@ if _typing.TYPE_CHECKING:
         UnsupportedOperatorError,
     )
     from .explanation import Conservation, Explanation
+    from .frameworks import from_keras, from_sklearn, from_torch
     from .layers import *
     from .ledger import ConservationRow
     from .network import Network
@@ -36,6 +39,7 @@ if _typing.TYPE_CHECKING:
     from .parts import Part, Share, Stabilizer, Term
     from .rules import (
         RULES,
+        AbsNorm,
         AlphaBeta,
         CustomRule,
         Epsilon,
@@ -43,6 +47,7 @@ if _typing.TYPE_CHECKING:
         Gamma,
         Gradient,
         Halves,
+        LNRule,
         Norm,
         Pass,
         ReLUDeconvNet,
@@ -66,6 +71,7 @@ __all__ = [
     "OPERATORS",
     "RULES",
     "SELU",
+    "AbsNorm",
     "Add",
     "AlphaBeta",
     "AvgPool1d",
@@ -73,6 +79,8 @@ __all__ = [
     "AvgPool3d",
     "BackendError",
     "BatchNorm",
+    "BlowUpError",
+    "BlowUpWarning",
     "Builder",
     "Composite",
     "CompositeError",
@@ -100,6 +108,7 @@ __all__ = [
     "Hardsigmoid",
     "Hardswish",
     "InputError",
+    "LNRule",
     "LeakyReLU",
     "LogSoftmax",
     "LrpfastError",
@@ -151,6 +160,9 @@ __all__ = [
     "composite",
     "draw",
     "explain",
+    "from_keras",
+    "from_sklearn",
+    "from_torch",
     "get_num_threads",
     "image",
     "layers",
@@ -175,6 +187,7 @@ _HOMES = (
     "ledger",
     "ops",
     "backends",
+    "frameworks",
 )
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import backends
+from .blowup import BlowUpPolicy
 from .composites import Composite, Selector, assign
 from .composites import composite as make_composite
 from .errors import InputError, RuleError
 from .explanation import Explanation
 from .feeds import Arrays, as_array, as_finite, check_feed
 from .graph import Fact, Graph, Node
+from .ledger import BLOWUP
 from .lower import lower
 from .memory import memory_limit
 from .network import Network, real_dtype, thread_count
@@ -26,7 +28,7 @@ from .rules import Rule
 from .steps import Step
 
 if TYPE_CHECKING:
-    from .onnx_io import InputShape
+    from .onnx_inputs import InputShape
 
 
 def load(source: Any, input_shape: InputShape | None = None, *, output: str | None = None) -> Network:
@@ -42,7 +44,15 @@ def load(source: Any, input_shape: InputShape | None = None, *, output: str | No
         Shape of one sample, without the batch axis; needed where the model leaves it open.
     output : str, optional
         Which output to explain: the name of one of the model's, or of any array that it computes. Needed
-        where the model has several.
+        where the model has several; labels that are made of the others do not count.
+
+    Returns
+    -------
+    Network
+        Where the model ends in a label (ArgMax, TopK, a comparison with a threshold, and the lookup of a name
+        by these) or in a table of scores by label (ZipMap), the network ends in the scores before that, and
+        these are what `Network.predict` returns. A Normalizer of the scores is left out likewise.
+        `Network.notes` says what was cut off, `Network.labels` what the model calls its classes.
 
     Raises
     ------
@@ -53,13 +63,16 @@ def load(source: Any, input_shape: InputShape | None = None, *, output: str | No
     UnsupportedOperatorError
         It uses operators that are not among `lrpfast.OPERATORS`; all of them are listed.
     """
-    from .onnx_io import load_graph
+    from .onnx_io import load_graph, load_model
 
     if not isinstance(source, (str, os.PathLike)):
-        return Network(load_graph(source, input_shape, output))
+        loaded = load_model(source, input_shape, output)
+        return Network(loaded.graph, labels=loaded.labels, notes=loaded.notes)
     path = os.path.abspath(os.fsdecode(source))  # the process may go to another folder
+    loaded = load_model(path, input_shape, output)
     read = partial(load_graph, path, input_shape, output)
-    return Network(read(), os.path.basename(os.fsdecode(source)), read)
+    name = os.path.basename(os.fsdecode(source))
+    return Network(loaded.graph, name, read, labels=loaded.labels, notes=loaded.notes)
 
 
 class Explainer:
@@ -85,13 +98,22 @@ class Explainer:
         At most this many bytes for all arrays of one run, or a size such as "512MB" or "1.5GiB"; a batch
         that takes more is explained piece by piece, with the same results. Each sample takes
         `memory_per_sample`; weights and results are not counted. Default: no limit.
+    on_blowup : {"warn", "clip", "error", "ignore"}, default "warn"
+        What is done where contributions cancel so much that a node multiplies Σ|R| by more than `blowup`, in any
+        sample: a `BlowUpWarning`; what the node hands back is scaled down, sample by sample, to `blowup` times
+        what arrived, which the ledger says (`clipped`); a `BlowUpError`; or nothing. It concerns rules that
+        promise conservation, and not the node that makes the output: its contributions cancel as much as the
+        prediction is small.
+    blowup : float, default 10
+        The threshold, ≥ 1.
 
     Raises
     ------
     CompositeError
         The composite is unknown, or leaves a node without a rule.
     InputError
-        `dtype`, `threads`, `record` or `max_memory` is invalid, or not even one sample fits in `max_memory`.
+        `dtype`, `threads`, `record`, `max_memory`, `on_blowup` or `blowup` is invalid, or not even one sample fits
+        in `max_memory`.
 
     Examples
     --------
@@ -109,6 +131,8 @@ class Explainer:
         dtype: Any = np.float32,
         record: str | Iterable[str] = (),
         max_memory: int | str | None = None,
+        on_blowup: str = "warn",
+        blowup: float = BLOWUP,
     ) -> None:
         self.network = network
         self.composite = make_composite(composite)
@@ -117,6 +141,7 @@ class Explainer:
         self.backend = backends.get(backend)
         self.record = (record,) if isinstance(record, str) else tuple(record)
         self.max_memory = memory_limit(max_memory)
+        self.policy = BlowUpPolicy(on_blowup, blowup)
         self._lock = threading.Lock()
         self._made: dict[tuple[tuple[Fact, ...], bool], Prepared] = {}
         if network.is_bound:
@@ -157,7 +182,7 @@ class Explainer:
             if key not in self._made:
                 with self.backend.limit_threads(self.threads):  # some denominators are computed here
                     self._made[key] = prepare(
-                        network, (self.composite,), self.backend, self.dtype, self.record, keep
+                        network, (self.composite,), self.backend, self.dtype, self.record, keep, self.policy
                     )
             return self._made[key]
 
@@ -181,9 +206,9 @@ class Explainer:
             (``w[3] = 1, w[5] = -1`` explains what speaks for 3 rather than 5). Whole numbers in one
             axis are always indices, so give such weights as floats.
         init : {"logit", "one", "probability"} or array, optional
-            The relevance to hand back, times the target's weights: the output f(x) itself, 1, the Softmax
-            probability, or your own numbers: (n,), or shaped like the output. Default: the composite's,
-            "logit" for relevance rules and "one" for gradients.
+            The relevance to hand back, times the target's weights: the output f(x) itself, 1, the
+            probability (`Explanation.probabilities`), or your own numbers: (n,), or shaped like the output.
+            Default: the composite's, "logit" for relevance rules and "one" for gradients.
         threads : int, optional
             At most this many threads for this call. Default: the explainer's `threads`.
         max_memory : int or str, optional
@@ -200,6 +225,8 @@ class Explainer:
             one sample fits in `max_memory`.
         NonFiniteError
             NaN or infinity in `x`, in the prediction or in the relevance.
+        BlowUpError
+            A node multiplies Σ|R| by more than the threshold, and `on_blowup` is "error".
         """
         threads, limit = self._limits(threads, max_memory)
         network, inputs = self._checked(x)
@@ -242,7 +269,7 @@ class Explainer:
         ------
         InputError
             There are no targets, or as for a single explanation.
-        NonFiniteError
+        NonFiniteError, BlowUpError
             As for a single explanation.
 
         Examples
@@ -328,6 +355,8 @@ def compare(
     dtype: Any = np.float32,
     record: str | Iterable[str] = (),
     max_memory: int | str | None = None,
+    on_blowup: str = "warn",
+    blowup: float = BLOWUP,
 ) -> list[Explanation]:
     """Explain the same predictions under several composites, with one forward pass for all.
 
@@ -339,7 +368,7 @@ def compare(
         One or more.
     target, init : optional
         As for an `Explainer`'s call, for all composites; `init` is each composite's own by default.
-    threads, backend, dtype, record, max_memory : optional
+    threads, backend, dtype, record, max_memory, on_blowup, blowup : optional
         As for `Explainer`.
 
     Returns
@@ -356,6 +385,8 @@ def compare(
         There are no composites, or as for `Explainer` and its call.
     NonFiniteError
         NaN or infinity in `x`, in the prediction or in the relevance.
+    BlowUpError
+        As for `Explainer`'s call.
 
     Examples
     --------
@@ -364,19 +395,20 @@ def compare(
     named = _as_list("composites", composites, 'one or more, such as ["epsilon_plus", "gradient"]')
     chosen = [make_composite(composite) for composite in named]
     kernels, dtype, threads = backends.get(backend), real_dtype(dtype), thread_count(threads)
-    limit = memory_limit(max_memory)
+    limit, policy = memory_limit(max_memory), BlowUpPolicy(on_blowup, blowup)
     network = network.bound(x)
     inputs = check_feed(network.name, network.inputs, x, dtype)
     record = (record,) if isinstance(record, str) else tuple(record)
     with kernels.limit_threads(threads):
-        prepared = prepare(network, chosen, kernels, dtype, record, keep=True)
+        prepared = prepare(network, chosen, kernels, dtype, record, True, policy)
         asked = [prepared.ask(target, init, len(inputs[0]), which) for which in range(len(chosen))]
         return prepared.explanations(inputs, asked, limit)
 
 
 def propagate(
-    rule: Rule, layer: Any, x: Any, r: Any, *, backend: str | None = None, dtype: Any = None
-) -> Any:
+    rule: Rule, layer: Any, x: Any, r: Any, *, backend: str | None = None, dtype: Any = None,
+    on_blowup: str = "ignore", blowup: float = BLOWUP,
+) -> Any:  # fmt: skip
     """Apply a rule to one layer: the relevance of its inputs, given that of its outputs.
 
     Parameters
@@ -390,6 +422,8 @@ def propagate(
     backend : str, optional
     dtype : float32 or float64, optional
         Default: float64 if `x` is, else float32.
+    on_blowup, blowup : optional
+        As for `Explainer`, but for the default: nothing is done, as it is the rule itself that is asked for.
 
     Returns
     -------
@@ -405,6 +439,8 @@ def propagate(
         The layer does not fit the shape of `x`.
     NonFiniteError
         NaN or infinity in `x`, in `r` or in the result.
+    BlowUpError
+        The layer multiplies Σ|R| by more than `blowup`, and `on_blowup` is "error".
     """
     from .layers import resolve
 
@@ -421,12 +457,19 @@ def propagate(
         )
     op: Op = resolve(layer, *(Fact(a.shape[1:]) for a in arrays))
     arrays = [as_finite("x", a, dtype) for a in arrays]
-    relevance = _propagate(rule, op, arrays, as_array("r", r), backends.get(backend), dtype)
+    policy = BlowUpPolicy(on_blowup, blowup)
+    relevance = _propagate(rule, op, arrays, as_array("r", r), backends.get(backend), dtype, policy)
     return relevance if several else relevance[0]
 
 
 def _propagate(
-    rule: Rule, op: Op, arrays: list[Array], r: Array, backend: Any, dtype: np.dtype[Any]
+    rule: Rule,
+    op: Op,
+    arrays: list[Array],
+    r: Array,
+    backend: Any,
+    dtype: np.dtype[Any],
+    policy: BlowUpPolicy,
 ) -> tuple[Array, ...]:
     """One layer as a network."""
     from .composites import why_not
@@ -441,10 +484,11 @@ def _propagate(
     if r.shape != (n, *graph.output_shape):
         raise InputError(f"r has shape {r.shape}; the layer's output has {(n, *graph.output_shape)}")
     composite = Composite("propagate", ((Selector(name="layer"), rule),))
-    plan = lower(graph, assign(composite, graph), backend, dtype)
+    plan = lower(graph, assign(composite, graph), backend, dtype, limit=policy.limit, spare=False)
     r = as_finite("r", r, dtype)
     with plan.workspace(n) as run:
         run.forward(*arrays)
         relevance = run.vjp(r)
         run.settle()
+        policy.judge([(plan.backs[0].books, run.numbers(), n)])
     return relevance

@@ -23,6 +23,13 @@ PAUSE = 0.05
 SLOW = 2.0
 """Seconds from which on a call need not be warmed up for each turn: its own time exceeds what that saves."""
 
+_DTYPES = {
+    "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    **{f"tensor({kind.__name__})": kind for kind in (np.int8, np.int16, np.int32, np.int64)},
+    **{f"tensor({kind.__name__})": kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64)},
+}  # fmt: skip
+"""The types of onnxruntime's inputs that are not float32."""
+
 Answer = TypeVar("Answer")
 
 
@@ -68,8 +75,17 @@ def medians(seconds: Mapping[str, Iterable[float]]) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def onnxruntime_predictor(path: str | os.PathLike[str], threads: int) -> Callable[[Array], Array]:
-    """onnxruntime's inference on the CPU as a function of the input.
+def onnxruntime_predictor(
+    path: str | os.PathLike[str], threads: int, output: str | None = None
+) -> Callable[[Array | Mapping[str, Array]], Array]:
+    """onnxruntime's inference on the CPU as a function of the input, or of the inputs by name.
+
+    Parameters
+    ----------
+    path : path
+    threads : int
+    output : str, optional
+        Which output is wanted; default: the first.
 
     Raises
     ------
@@ -84,12 +100,14 @@ def onnxruntime_predictor(path: str | os.PathLike[str], threads: int) -> Callabl
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    given = session.get_inputs()[0]
-    dtype = np.float64 if given.type == "tensor(double)" else np.float32
+    dtypes = {given.name: _DTYPES.get(given.type, np.float32) for given in session.get_inputs()}
+    wanted = session.get_outputs()[0].name if output is None else output
 
-    def predict(x: Array) -> Array:
-        output: Array = session.run(None, {given.name: x.astype(dtype, copy=False)})[0]
-        return output
+    def predict(x: Array | Mapping[str, Array]) -> Array:
+        arrays = x if isinstance(x, Mapping) else dict.fromkeys(dtypes, x)
+        feeds = {name: arrays[name].astype(dtype, copy=False) for name, dtype in dtypes.items()}
+        found: Array = session.run([wanted], feeds)[0]
+        return found
 
     return predict
 

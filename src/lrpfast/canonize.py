@@ -1,8 +1,10 @@
 """Canonisation: the same function as a graph on which the rules mean what they should.
 
-BatchNormalization and other affine operators are folded into the linear layer before or after them,
-zero padding into the convolution after it, identities are dropped, a final Softmax or LogSoftmax is cut off,
-and products are told which factor is their gate. Folding is computed in float64.
+Identities are dropped, layers that an exporter broke up are found again (`patterns`), and a final Softmax,
+LogSoftmax or Sigmoid is cut off. Affine operators are brought to the layers that they belong to, transposes moved to
+where they cancel. Then BatchNormalization and other affine operators are folded into the linear layer before or after
+them, zero padding into the convolution after it, and products are told which factor is their gate. Folding is computed
+in float64.
 """
 
 from __future__ import annotations
@@ -10,18 +12,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from .advance import with_affine_in_front
 from .gates import with_gates
-from .graph import Graph, Node, prune
+from .graph import Fact, Graph, Node, prune
+from .ops.activation import Clip, Sigmoid
 from .ops.affine import Affine
-from .ops.base import Array
+from .ops.base import Array, Op
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
-from .ops.movement import Identity, Pad
+from .ops.movement import Expand, Identity, Pad, Reshape, Slice, Transpose
 from .ops.softmax import LogSoftmax, Softmax
+from .patterns import find_patterns
+from .transposes import with_transposes_late
+from .two_logits import with_two_logits
+
+Head: TypeAlias = Softmax | LogSoftmax | Sigmoid
 
 
 @dataclass(frozen=True)
@@ -31,27 +40,30 @@ class Canonized:
     Attributes
     ----------
     graph : Graph
-    head : Softmax, LogSoftmax or None
-        What was cut off the end.
+    head : Softmax, LogSoftmax, Sigmoid or None
+        What was cut off the end: the operator that makes probabilities of logits.
     changes : tuple of str
         One line per change.
     """
 
     graph: Graph
-    head: Softmax | LogSoftmax | None
+    head: Head | None
     changes: tuple[str, ...]
 
 
 def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     """Canonise `graph`; what a fold computes is rounded to `dtype`. Nodes that nothing needs are left out."""
     changes: list[str] = []
-    graph = _rebuilt(graph, graph.nodes, graph.output)
-    graph, head = _cut_softmax(_drop_identities(graph, changes), changes)
+    graph = _drop_identities(_rebuilt(graph, graph.nodes, graph.output), changes)
+    graph, head = _cut_softmax(find_patterns(graph, changes), changes)
+    graph = with_affine_in_front(graph, changes)
+    graph = with_transposes_late(graph, changes)
     folding = _Folding(graph, np.dtype(dtype), changes)
     while folding.fold_one():
         pass
     nodes, gates = with_gates(_rebuilt(graph, folding.nodes, graph.output))
-    return Canonized(_rebuilt(graph, nodes, graph.output), head, (*changes, *gates))
+    graph, both = with_two_logits(_rebuilt(graph, nodes, graph.output), changes)
+    return Canonized(graph, head or both, (*changes, *gates))
 
 
 def _rebuilt(graph: Graph, nodes: Iterable[Node], output: str) -> Graph:
@@ -63,7 +75,7 @@ def _drop_identities(graph: Graph, changes: list[str]) -> Graph:
     nodes = []
     for node in graph.nodes:
         inputs = tuple(alias.get(name, name) for name in node.inputs)
-        if isinstance(node.op, Identity):
+        if _does_nothing(node.op, graph.facts[node.inputs[0]], graph.facts[node.output]):
             alias[node.output] = inputs[0]
             changes.append(f"{node.name}: dropped, it does nothing")
         else:
@@ -71,11 +83,29 @@ def _drop_identities(graph: Graph, changes: list[str]) -> Graph:
     return _rebuilt(graph, nodes, alias.get(graph.output, graph.output)) if alias else graph
 
 
-def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Softmax | LogSoftmax | None]:
+def _does_nothing(op: Op, x: Fact, z: Fact) -> bool:
+    """Whether the output of an operator is its first input."""
+    if isinstance(op, Identity):
+        return True
+    if x.shape != z.shape:
+        return False
+    if isinstance(op, Affine):
+        return bool((op.scale == 1).all() and not op.shift.any())
+    if isinstance(op, Clip):
+        return op.low == -math.inf and op.high == math.inf
+    if isinstance(op, Transpose):
+        return op.perm == tuple(range(len(op.perm)))
+    if isinstance(op, Slice):
+        return min(op.steps, default=1) > 0
+    return isinstance(op, (Reshape, Expand))
+
+
+def _cut_softmax(graph: Graph, changes: list[str]) -> tuple[Graph, Head | None]:
+    """Without the operator that makes probabilities: a Sigmoid, or a Softmax of the first axis."""
     last = graph.producers.get(graph.output)
-    if last is None or not isinstance(last.op, (Softmax, LogSoftmax)):
+    if last is None or not isinstance(last.op, (Softmax, LogSoftmax, Sigmoid)):
         return graph, None
-    if last.op.axis not in (0, -len(graph.output_shape)):
+    if not isinstance(last.op, Sigmoid) and last.op.axis not in (0, -len(graph.output_shape)):
         return graph, None
     nodes = [node for node in graph.nodes if node is not last]
     changes.append(f"{last.name}: cut off; relevance starts at the logits")

@@ -15,8 +15,11 @@ from .graph import Graph, Node
 from .ops.base import Array, Linear, Op
 from .ops.embedding import Embedding
 from .ops.function import FUNCTIONS
+from .ops.normalization import Normalizing
+from .ops.one_hot import OneHot
 from .parts import Stabilizer
 from .rules import (
+    AbsNorm,
     AlphaBeta,
     Epsilon,
     Flat,
@@ -42,20 +45,25 @@ KINDS = {
     "dense": "Gemm, MatMul",
     "convolution": "Conv, ConvTranspose",
     "average_pool": "AveragePool, GlobalAveragePool",
+    "interpolation": "Resize, Upsample: linear and cubic",
     "sum": "Add, Sum",
     "affine": "BatchNormalization and constants added or multiplied, where they could not be folded",
+    "normalization": "LayerNormalization, GroupNormalization, RMSNormalization, LpNormalization, LRN, …",
     "gating": "Mul of a signal and a gate (sigmoid or the like, or one number a channel), Div",
     "product": "Mul of two activations, with or without a gate, Div",
     "activation": "Relu, Gelu, Sigmoid, Softmax, … and other functions of one number, as Exp or Pow",
     "max_pool": "MaxPool, GlobalMaxPool",
+    "embedding": "Gather of a table's rows by the network's input, one-hot vectors",
     "winner": "max-pooling, and Max and Min of several activations",
-    "embedding": "Gather of a table's rows by the network's input",
     "movement": "Reshape, Transpose, Concat, …",
 }
 """The words that select operators by kind; an operator's own name (`Conv`) selects it too."""
 
 INITS = ("logit", "one", "probability")
 """The words for initial relevance."""
+
+SUMS: Mapping[str, type[Norm | AbsNorm]] = {"norm": Norm, "abs": AbsNorm}
+"""The words for how presets share sums, average pooling and interpolation: by contribution, or by its magnitude."""
 
 
 def _all_kinds(op: type[Op] = Op) -> set[str]:
@@ -222,7 +230,7 @@ def _first_nodes(graph: Graph, selector: Selector) -> set[str]:
 def why_not(rule: Rule, node: Node, graph: Graph) -> str:
     """Why `rule` cannot be used on `node`; empty if it can."""
     family, op = rule.family, node.op
-    if family == "linear" and not isinstance(op, Linear):
+    if family == "linear" and not isinstance(op, (Linear, Normalizing)):
         return "is for linear operators only"
     if family == "same shape":
         shapes = {graph.facts[name].shape for name in (*node.inputs, node.output)}
@@ -230,9 +238,11 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
             return "needs one input, of the output's shape"
     if family not in ("linear", "same shape", "any") and family not in op.kinds:
         return f"is for operators of kind {family} only"
-    if isinstance(rule, Gradient) and isinstance(op, Embedding):
+    if isinstance(rule, Gradient) and isinstance(op, (Embedding, OneHot)):
         return "has no derivative by an index; give it Route(), and record its output for the gradient there"
     if isinstance(rule, ZBox):
+        if isinstance(op, Normalizing):
+            return "is for operators with constant weights only"
         if len(node.inputs) != 1:
             return "is for operators with one input"
         shape = graph.facts[node.inputs[0]].shape
@@ -253,12 +263,16 @@ def why_not(rule: Rule, node: Node, graph: Graph) -> str:
 # --- presets ---
 
 
-def _base(stabilizer: float | Stabilizer) -> tuple[tuple[str, Rule], ...]:
-    """What zennit's composites do beside convolutions and dense layers."""
+def _base(stabilizer: float | Stabilizer, sums: str = "norm") -> tuple[tuple[str, Rule], ...]:
+    """What zennit's composites do beside convolutions and dense layers, but for `sums`."""
+    if sums not in SUMS:
+        raise CompositeError(f"sums is {sums!r}; expected one of {', '.join(SUMS)}")
     return (
-        ("sum", Norm(stabilizer)),
-        ("average_pool", Norm(stabilizer)),
+        ("sum", SUMS[sums](stabilizer)),
+        ("average_pool", SUMS[sums](stabilizer)),
+        ("interpolation", SUMS[sums](stabilizer)),
         ("affine", Pass()),
+        ("normalization", Pass()),
         ("gating", SignalTakesAll()),
         ("product", Halves()),
         ("activation", Pass()),
@@ -270,58 +284,59 @@ def _preset(name: str, doc: str, entries: Iterable[tuple[Any, Rule]], **more: An
 
 
 def epsilon_plus(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """z⁺ for convolutions, ε for dense layers."""
     return _preset(
         "epsilon_plus", "z⁺ for convolutions, ε for dense layers",
-        [("convolution", ZPlus(stabilizer, bias)), ("dense", Epsilon(epsilon, bias)), *_base(stabilizer)],
+        [("convolution", ZPlus(stabilizer, bias)), ("dense", Epsilon(epsilon, bias)),
+         *_base(stabilizer, sums)],
     )  # fmt: skip
 
 
 def epsilon_plus_flat(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """As `epsilon_plus`, with equal shares in the first linear layer."""
     first = (Selector("linear", first=True), Flat(stabilizer))
     return _preset(
         "epsilon_plus_flat", "as epsilon_plus, equal shares in the first layer",
-        [first, *epsilon_plus(epsilon, stabilizer, bias).rules],
+        [first, *epsilon_plus(epsilon, stabilizer, bias, sums).rules],
     )  # fmt: skip
 
 
 def epsilon_alpha2_beta1(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """α=2, β=1 for convolutions, ε for dense layers."""
     return _preset(
         "epsilon_alpha2_beta1", "α=2, β=1 for convolutions, ε for dense layers",
         [("convolution", AlphaBeta(2, 1, stabilizer, bias)), ("dense", Epsilon(epsilon, bias)),
-         *_base(stabilizer)],
+         *_base(stabilizer, sums)],
     )  # fmt: skip
 
 
 def epsilon_alpha2_beta1_flat(
-    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True
+    epsilon: float = 1e-6, stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm"
 ) -> Composite:
     """As `epsilon_alpha2_beta1`, with equal shares in the first linear layer."""
     first = (Selector("linear", first=True), Flat(stabilizer))
     return _preset(
         "epsilon_alpha2_beta1_flat", "as epsilon_alpha2_beta1, equal shares in the first layer",
-        [first, *epsilon_alpha2_beta1(epsilon, stabilizer, bias).rules],
+        [first, *epsilon_alpha2_beta1(epsilon, stabilizer, bias, sums).rules],
     )  # fmt: skip
 
 
 def epsilon_gamma_box(
     low: float | Array, high: float | Array, epsilon: float = 1e-6, gamma: float = 0.25,
-    stabilizer: float | Stabilizer = 1e-6, bias: bool = True,
+    stabilizer: float | Stabilizer = 1e-6, bias: bool = True, sums: str = "norm",
 ) -> Composite:  # fmt: skip
     """z^B for the first convolution, γ for the others, ε for dense layers."""
     return _preset(
         "epsilon_gamma_box", "z^B for the first convolution, γ for the others, ε for dense layers",
         [(Selector("convolution", first=True), ZBox(low, high, stabilizer)),
          ("convolution", Gamma(gamma, stabilizer, bias)), ("dense", Epsilon(epsilon, bias)),
-         *_base(stabilizer)],
+         *_base(stabilizer, sums)],
     )  # fmt: skip
 
 
@@ -330,7 +345,7 @@ def _deep_taylor(name: str, doc: str, first: Rule, stabilizer: float | Stabilize
     return _preset(
         name, doc,
         [(Selector("linear", first=True), first), ("linear", plus), ("sum", plus), ("average_pool", plus),
-         *_base(stabilizer)],
+         ("interpolation", plus), *_base(stabilizer)],
     )  # fmt: skip
 
 
@@ -379,11 +394,12 @@ def guided_backprop() -> Composite:
     return _gradient_like("guided_backprop", "guided backprop", ReLUGuidedBackprop())
 
 
-def excitation_backprop(stabilizer: float | Stabilizer = 1e-6) -> Composite:
+def excitation_backprop(stabilizer: float | Stabilizer = 1e-6, sums: str = "norm") -> Composite:
     """Excitation backprop (Zhang et al. 2018): z⁺ without bias; the target starts with 1."""
     return _preset(
         "excitation_backprop", "excitation backprop: z⁺ without bias",
-        [("linear", ZPlus(stabilizer, bias=False)), ("activation", Gradient()), *_base(stabilizer)],
+        [("linear", ZPlus(stabilizer, bias=False)), ("activation", Gradient()),
+         *_base(stabilizer, sums)],
         init="one",
     )  # fmt: skip
 
@@ -407,7 +423,8 @@ def composite(name: str | Composite, **parameters: Any) -> Composite:
     name : str or Composite
         A name in `COMPOSITES`; a composite is returned as it is.
     **parameters
-        The preset's own, such as ``epsilon``, ``gamma``, ``low`` and ``high``.
+        The preset's own, such as ``epsilon``, ``gamma``, ``low`` and ``high``. ``sums="abs"`` shares sums and
+        average pooling by magnitude (`AbsNorm`).
 
     Raises
     ------

@@ -43,6 +43,24 @@ class NonFiniteError(LrpfastError, ArithmeticError):
     """NaN or infinity appeared in an input, in a prediction or in a relevance."""
 
 
+class BlowUpError(LrpfastError, ArithmeticError):
+    """A node multiplies the relevance that arrives, and that was to be an error (`on_blowup="error"`).
+
+    Attributes
+    ----------
+    offenders : tuple of str
+        One line per node.
+    """
+
+    def __init__(self, message: str, offenders: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.offenders = offenders
+
+
+class BlowUpWarning(UserWarning):
+    """A node multiplies the relevance that arrives: contributions cancel, and single inputs drown all others."""
+
+
 class BackendError(LrpfastError, RuntimeError):
     """The backend or SIMD target that was asked for is not available."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from .blowup import check_threshold
 from .errors import InputError
 from .files import whole_file
-from .ledger import ConservationRow, SampleLedger
+from .ledger import BLOWUP, ConservationRow, SampleLedger
 from .ops.base import Array
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 class Conservation(Sequence[ConservationRow]):
     """The conservation ledger: one row per node, from the output back to the input.
 
-    A sequence of `ConservationRow`; printed, a table.
+    A sequence of `ConservationRow`; printed, a table of 80 columns, in which `stab.` is what the stabilizer took
+    and `rest` what is unexplained.
 
     Parameters
     ----------
@@ -88,26 +91,55 @@ class Conservation(Sequence[ConservationRow]):
             raise InputError("this ledger has sums over the batch only; ask the explanation as it was made")
         return self._samples()
 
+    def blowups(self, threshold: float = BLOWUP) -> Conservation:
+        """The rows of nodes that multiplied Σ|R| by more than `threshold`.
+
+        It is never the node that makes the explained output, nor one whose rule promises no conservation.
+
+        Raises
+        ------
+        InputError
+            The threshold is no finite number ≥ 1.
+        """
+        threshold = check_threshold(threshold)
+        return Conservation([row for row in self if row.blows_up(threshold)])
+
     def __str__(self) -> str:
-        head: tuple[str, ...] = ("node", "rule", "R in", "R out", "bias", "stabilizer", "dead", "unexplained")
+        clipped = any(row.clipped for row in self)
+        head = ["R in", "R out", "bias", "stab.", "dead", *["clipped"] * clipped, "gain", "rest"]
         lines = [head]
         for row in self:
-            sums = (row.r_in, row.r_out, row.bias, row.stabilizer, row.dead)
-            unexplained = "-" if np.isnan(row.unexplained) else f"{row.unexplained:.0e}"
-            name, rule = _shorten(row.node, 24), _shorten(row.rule, 24)
-            lines.append((name, rule, *(f"{value:.5g}" for value in sums), unexplained))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+            taken = (row.bias, row.stabilizer, row.dead, *[row.clipped] * clipped)
+            numbers = [_number(value) for value in (row.r_in, row.r_out, *taken)]
+            rest = "-" if math.isnan(row.unexplained) else _number(row.unexplained, 1)
+            lines.append([*numbers, _number(row.gain, 3), rest])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        words = [("node", "rule"), *((row.node, row.rule.removesuffix("()")) for row in self)]
+        left = _COLUMNS - sum(widths) - len(widths) - 1
+        rule = min(max(len(rule) for _, rule in words), max(left * 3 // 8, _RULE))
+        node = min(max(len(node) for node, _ in words), max(left - rule, _NODE))
+        table = zip(words, lines, strict=True)
         return "\n".join(
-            "  ".join(
-                cell.ljust(width) if i < 2 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
+            f"{_shorten(name, node):{node}} {_shorten(which, rule):{rule}} "
+            + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+            for (name, which), cells in table
         )
 
 
+_COLUMNS = 80
+_NODE, _RULE = 10, 7  # the least that is left for the words
+
+
+def _number(value: float, most: int = 4, width: int = 6) -> str:
+    """As many digits, of so many at most, as fit in the width; one at least."""
+    digits = (f"{value:.{n}g}".replace("e-0", "e-").replace("e+0", "e+") for n in range(most, 0, -1))
+    *_, shortest = texts = list(digits)
+    return next((text for text in texts if len(text) <= width), shortest)
+
+
 def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width // 2 - 1] + "…" + text[-(width // 2) :]
+    tail = width // 2
+    return text if len(text) <= width else text[: width - 1 - tail] + "…" + text[len(text) - tail :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +152,10 @@ class Explanation:
         Positive where an input spoke for the target, negative where it spoke against it. A mapping where the
         network has several inputs.
     output : array (n, ...)
-        What the network computed for the target to be chosen from: logits, where it ends in a Softmax.
+        What the network computed for the target to be chosen from: logits, where it ends in a Softmax or Sigmoid.
     probabilities : array (n, classes) or None
-        Softmax of `output`; None if the output is not one vector of at least two values per sample.
+        Sigmoid of `output` where the network ends in one, else Softmax; None if the output is not one vector
+        per sample, or has one value that no Sigmoid follows.
     target : array
         Index per sample, int (n,), or the weights of the outputs, shape of `output`.
     layers : mapping of node name to array

@@ -9,6 +9,7 @@ import numpy as np
 from .graph import Graph, Node
 from .ops.base import Movement, Op
 from .ops.movement import Pad
+from .ops.pool import GlobalAveragePool
 from .ops.product import Mul
 from .ops.select import Mask
 
@@ -26,7 +27,7 @@ def with_gates(graph: Graph) -> tuple[tuple[Node, ...], list[str]]:
             gate = _gate(graph, node)
             if gate is not None:
                 node = replace(node, op=replace(node.op, signal=1 - gate))
-                found.append(f"{node.name}: {node.inputs[gate]} gates {node.inputs[1 - gate]}")
+                found.append(_line(graph, node, gate))
         nodes.append(node)
     return tuple(nodes), found
 
@@ -41,6 +42,30 @@ def _gate(graph: Graph, node: Node) -> int | None:
         if marks[0] != marks[1]:
             return marks.index(True)
     return None
+
+
+def _line(graph: Graph, node: Node, gate: int) -> str:
+    """What was found, in words."""
+    factor, signal = node.inputs[gate], node.inputs[1 - gate]
+    squeezed = graph.facts[factor].shape != graph.facts[signal].shape and _is_pooled_from(
+        graph, factor, signal
+    )
+    return f"{node.name}: {factor} gates {signal}{', squeeze-and-excitation' if squeezed else ''}"
+
+
+def _is_pooled_from(graph: Graph, name: str, source: str) -> bool:
+    """Whether an array depends on another through global pooling."""
+    waiting, seen = [(name, False)], set()
+    while waiting:
+        name, pooled = waiting.pop()
+        if name == source and pooled:
+            return True
+        node = graph.producers.get(name)
+        if node is not None and (name, pooled) not in seen:
+            seen.add((name, pooled))
+            pooled = pooled or isinstance(node.op, GlobalAveragePool)
+            waiting += [(each, pooled) for each in node.inputs]
+    return False
 
 
 def _keeps_bounds(op: Op) -> bool:

@@ -18,6 +18,7 @@ from .ops.arithmetic import Add
 from .ops.base import Elementwise
 from .ops.conv import Conv, ConvTranspose
 from .ops.extremes import Max, Min
+from .ops.interpolation import Upsample
 from .ops.movement import Identity
 from .ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from .ops.product import Div, Mul
@@ -25,8 +26,11 @@ from .steps import View
 
 Ints = tuple[int, ...]
 
-BLOCKED = (Conv, ConvTranspose, AveragePool, GlobalAveragePool, MaxPool, GlobalMaxPool)
-"""Operators whose kernels want blocked arrays."""
+LONG = 128
+"""Longer windows are not for the kernels of windows."""
+
+BLOCKED = (Conv, ConvTranspose, AveragePool, MaxPool, Upsample)
+"""Operators whose kernels want blocked arrays. Pools over whole maps take what they find."""
 
 
 def three(values: Ints, fill: int) -> tuple[int, int, int]:
@@ -95,12 +99,23 @@ def homes(graph: Graph, lanes: int) -> Mapping[str, int]:
     for node in graph.nodes:
         shape = graph.facts[node.output].shape
         home = 1
-        if isinstance(node.op, BLOCKED):
+        if isinstance(node.op, (GlobalAveragePool, GlobalMaxPool)):
+            value = node.inputs[0]
+            home = 1 if pools_plainly(graph.facts[value].shape, found[value]) else lanes
+        elif isinstance(node.op, BLOCKED):
             home = lanes
         elif follows(node, graph, lanes):
             home = max(found[name] for name in node.inputs)
         found[node.output] = canonical(shape, home)
     return found
+
+
+def pools_plainly(shape: Ints, home: int) -> bool:
+    """Whether a pool over whole maps, samples of `shape` in a layout of `home` lanes, wants a plain array.
+
+    The way back of the kernels for windows takes the square of a window's length.
+    """
+    return home == 1 or max(shape[1:], default=1) > LONG
 
 
 def follows(node: Node, graph: Graph, lanes: int) -> bool:

@@ -12,11 +12,12 @@ import numpy as np
 
 from .backends import numpy_
 from .graph import Fact
-from .layout import Stored, blocked, elements, is_per_channel, three
+from .layout import Stored, blocked, elements, is_per_channel, pools_plainly, three
 from .ops.affine import Affine
 from .ops.base import Array, Op
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
+from .ops.interpolation import Interpolation, Upsample
 from .ops.pool import AveragePool, GlobalAveragePool
 from .parts import Part
 from .steps import View
@@ -132,6 +133,12 @@ def _(op: Gemm, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -
     )  # fmt: skip
 
 
+@linear_map.register
+def _(op: Interpolation, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
+    dense: LinearMap = linear_map(Gemm(op.weight), x, z, dtype, lanes, home)
+    return dense
+
+
 def _conv(
     names: tuple[str, str], op: Conv | ConvTranspose, x: Fact, z: Fact, dtype: np.dtype[Any],
     x_lanes: int, z_lanes: int, **options: Any,
@@ -186,8 +193,30 @@ def _average_pool(
     )  # fmt: skip
 
 
+@linear_map.register
+def _(op: Upsample, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
+    """What the sum over windows does backwards."""
+    window = three(op.factors, 1)
+    options = {"window": window, "strides": window, "pads": (0, 0, 0), "dilations": (1, 1, 1)}
+    return LinearMap(
+        "sumpool_vjp", "sumpool_forward", np.ones(three(x.shape[1:], 1), dtype), None, blocked(x.shape, lanes),
+        blocked(z.shape, lanes), elements(z.shape, lanes), x.shape[0], x.shape[0], lanes, lanes, options=options,
+    )  # fmt: skip
+
+
 linear_map.register(AveragePool, _average_pool)
-linear_map.register(GlobalAveragePool, _average_pool)
+
+
+@linear_map.register
+def _(op: GlobalAveragePool, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
+    """Over a plain array a dense layer of one output a channel, which takes the time of reading it."""
+    if not pools_plainly(x.shape, home):
+        return _average_pool(op, x, z, dtype, lanes, home)
+    places = x.size // x.shape[0]
+    weight = np.full((1, places), 1 / places, dtype)
+    return LinearMap(
+        "gemm_forward", "gemm_vjp", weight, None, (places,), (1,), (x.shape[0], 1, 1), places, 1, rows=x.shape[0]
+    )  # fmt: skip
 
 
 @linear_map.register

@@ -6,6 +6,7 @@ products a rule costs; every step says in words which form it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from . import gain
 from . import shares as forms
 from .arena import laid_out
 from .backends.ending import WHOLE, Ending, Quotient
@@ -21,14 +23,17 @@ from .errors import RuleError
 from .fuse import fused
 from .graph import Fact, Graph, Node
 from .hoist import hoisted
-from .layout import Stored, blocked, canonical, elements, follows, homes, keeps_zero, three
+from .layout import Stored, blocked, canonical, elements, follows, homes, keeps_zero, pools_plainly, three
 from .ledger import PARTS, SUMS, Account, Books
 from .linear_map import LinearMap, linear_map
+from .normalized import share_deviations, share_normalized
 from .ops.activation import Clip, LeakyRelu, Relu
 from .ops.arithmetic import Add
 from .ops.base import Array, Elementwise, Linear, Movement
 from .ops.extremes import Max, Min
+from .ops.interpolation import Upsample
 from .ops.movement import Identity, Pad, Reshape
+from .ops.normalization import Normalizing
 from .ops.pool import GlobalMaxPool, MaxPool
 from .ops.product import Mul, summed
 from .ops.select import Mask
@@ -38,9 +43,11 @@ from .rules import (
     CustomRule,
     Gradient,
     Halves,
+    LNRule,
     Pass,
     ReLUDeconvNet,
     ReLUGuidedBackprop,
+    Route,
     Rule,
     SharingRule,
     SignalTakesAll,
@@ -51,7 +58,7 @@ from .steps import Back, Delivery, Draft, HostCall, KernelCall, Shape, Step, Vie
 
 def lower(
     graph: Graph, assigned: Mapping[str, Assignment] | None, backend: Any, dtype: Any = np.float32,
-    record: Iterable[str] = (), *, fuse: bool = True,
+    record: Iterable[str] = (), *, fuse: bool = True, limit: float = math.inf, spare: bool = True,
 ) -> Plan:  # fmt: skip
     """Make the plan.
 
@@ -67,14 +74,19 @@ def lower(
         Names of the nodes whose outputs' relevance is to be kept.
     fuse : bool, default True
         Let steps end in others where they can.
+    limit : float, default ∞
+        What a node hands back is scaled down to so many times Σ|R| that arrived, sample by sample, if its rule
+        promises conservation.
+    spare : bool, default True
+        But for the node that makes the output.
     """
     rules = () if assigned is None else (assigned,)
-    return Lowering(graph, backend, np.dtype(dtype)).plan(rules, tuple(record), fuse)
+    return Lowering(graph, backend, np.dtype(dtype), limit, spare).plan(rules, tuple(record), fuse)
 
 
 def lower_kept(
     graph: Graph, assigned: Sequence[Mapping[str, Assignment]], backend: Any, dtype: Any = np.float32,
-    record: Iterable[str] = (), *, fuse: bool = True,
+    record: Iterable[str] = (), *, fuse: bool = True, limit: float = math.inf,
 ) -> Plan:  # fmt: skip
     """Make a plan that can pass relevance back any number of times after one forward pass.
 
@@ -85,16 +97,20 @@ def lower_kept(
     assigned : sequence of mapping of node name to Assignment
         The rules of each pass back.
     """
-    return Lowering(graph, backend, np.dtype(dtype)).plan(assigned, tuple(record), fuse, keep=True)
+    return Lowering(graph, backend, np.dtype(dtype), limit).plan(assigned, tuple(record), fuse, keep=True)
 
 
 class Lowering:
     """The state of one lowering: steps made so far, and what has been delivered where."""
 
-    def __init__(self, graph: Graph, backend: Any, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, graph: Graph, backend: Any, dtype: np.dtype[Any], limit: float = math.inf, spare: bool = True
+    ) -> None:
         self.graph = graph
         self.backend = backend
         self.dtype = dtype
+        self.limit = limit
+        self.spare = spare
         self.homes = homes(graph, backend.LANES)
         self.maps: dict[str, LinearMap] = {}
         self.steps: list[Step] = []
@@ -108,6 +124,7 @@ class Lowering:
         self.sums: dict[str, int] = {}  # the number of the sums of an array
         self.ledgers: dict[str, View] = {}  # a node's ledger
         self.rules: dict[str, Rule] = {}
+        self.explained: frozenset[str] = frozenset()  # nodes that make the output
         self.vanishing: Mapping[str, bool] = {}
 
     def plan(
@@ -136,6 +153,7 @@ class Lowering:
         """A pass back under some rules."""
         graph = self.graph
         self.rules = {name: assignment.rule for name, assignment in assigned.items()}
+        self.explained = gain.explained(graph, self.rules) if self.spare else frozenset()
         self.vanishing = _vanishing(graph, self.rules)
         self.steps, self.relevance, self.sums, self.ledgers = [], {}, {}, {}
         start = self.stored(relevance_of(graph.output), graph.output)
@@ -231,6 +249,10 @@ class Lowering:
             self.steps.append(KernelCall(node, "sums", arguments))
         return self.sums[relevance.name]
 
+    def sums_of(self, value: str) -> View:
+        """Where the sums of the relevance of `value` as it stands are, once somebody has asked for their number."""
+        return _sums(self.relevance[value].name)
+
     def ledger(self, node: Node) -> View:
         """Where a node's divisions count what bias, stabilizer and dead units take."""
         if node.name not in self.ledgers:
@@ -305,7 +327,7 @@ class Lowering:
             x, y = self.value(node.inputs[0], home, node), self.stored(node.output, node.output, home)
             self.values[node.output] = y
             self.collect(node, x.elements(), WHOLE, Ending(y.elements(), clamp=_clamp(op)))
-        elif isinstance(op, (MaxPool, GlobalMaxPool)):
+        elif self.is_pooled(node):
             self.maxpool_forward(node, op)
         elif isinstance(op, Add):
             z, *others = (self.value(name, home, node) for name in node.inputs)
@@ -313,7 +335,7 @@ class Lowering:
                 before, z = z, self.stored(node.output, node.output, home)
                 self.collect(node, x.elements(), WHOLE, Ending(z.elements(), plus=before.elements()))
             self.values[node.output] = z
-        elif isinstance(op, Linear):
+        elif isinstance(op, (Linear, Upsample)):
             self.linear_forward(node, op)
         elif isinstance(op, Mul) and len({self.fact(name).shape for name in node.inputs}) == 1:
             a, b = (self.value(name, home, node) for name in node.inputs)
@@ -324,7 +346,7 @@ class Lowering:
             self.values[node.output] = z = self.stored(node.output, node.output, home)
             self.host(node, f"{op.kinds[0]}.forward", _alone(op.forward), inputs, Delivery(z.host()))
 
-    def linear_forward(self, node: Node, op: Linear) -> None:
+    def linear_forward(self, node: Node, op: Linear | Upsample) -> None:
         x, z = self.fact(node.inputs[0]), self.fact(node.output)
         m = linear_map(op, x, z, self.dtype, self.backend.LANES, self.homes[node.inputs[0]])
         self.maps[node.name] = m
@@ -334,7 +356,14 @@ class Lowering:
         end = Ending(m.z_view(out), bias)
         self.product(node, m, m.forward, m.x_view(src), (WHOLE, WHOLE), end, exact=False)
 
-    def maxpool_forward(self, node: Node, op: MaxPool | GlobalMaxPool) -> None:
+    def is_pooled(self, node: Node) -> bool:
+        """Whether the operator goes by the kernels of max-pooling."""
+        if isinstance(node.op, GlobalMaxPool):
+            value = node.inputs[0]
+            return self.backend.LANES == 1 or not pools_plainly(self.fact(value).shape, self.homes[value])
+        return isinstance(node.op, MaxPool)
+
+    def maxpool_forward(self, node: Node, op: Any) -> None:
         lanes = self.backend.LANES
         x = self.value(node.inputs[0], lanes, node)
         self.values[node.output] = z = self.stored(node.output, node.output, lanes)
@@ -356,12 +385,45 @@ class Lowering:
     def vjp(self, node: Node, rule: Rule) -> Account:
         """Hand the relevance of the node's output to its inputs."""
         arrived = self.total(node.output, node.name)
-        before = {name: self.total(name, node.name) for name in node.inputs if name in self.relevance}
+        names = tuple(dict.fromkeys(node.inputs))
+        before = {name: self.total(name, node.name) for name in names if name in self.relevance}
+        most = self.largest_gain(node, rule)
+        limit = self.limit if most > self.limit else math.inf
+        aside = {name: self.relevance.pop(name) for name in before} if limit < math.inf else {}
+        self.hand_back(node, rule)
+        self.bring_home(node)
+        clipped = gain.scaled_down(self, node, aside, limit) if limit < math.inf else ()
+        left = tuple(
+            (self.total(name, node.name), before.get(name)) for name in names if name in self.relevance
+        )
+        if clipped:
+            handed: tuple[tuple[int, int | None], ...] = tuple((number, None) for number in clipped)
+        else:
+            handed = ((arrived, None),) if self.hands_on_all(node, rule) else left
+        ledger = list(self.ledgers).index(node.name) if node.name in self.ledgers else None
+        return Account(
+            node.name, str(rule), rule.conserves, arrived, left, ledger, handed, limit,
+            node.name in self.explained, most,
+        )  # fmt: skip
+
+    def largest_gain(self, node: Node, rule: Rule) -> float:
+        """The most by which the node may multiply Σ|R|; 0 where that is no blow-up."""
+        if not rule.conserves or node.name in self.explained:
+            return 0.0
+        return gain.largest_gain(self.graph, node, rule)
+
+    def hands_on_all(self, node: Node, rule: Rule) -> bool:
+        """Whether the node hands on just what arrives, so that its magnitudes are known wherever it goes."""
+        return len(node.inputs) == 1 and isinstance(rule, Pass)
+
+    def hand_back(self, node: Node, rule: Rule) -> None:
+        """The steps of the rule."""
         if isinstance(rule, SharingRule):
-            share = forms.share_sum if isinstance(node.op, Add) else forms.share_linear
             self.ledger(node)
-            share(self, node, rule)
+            self.share(node, rule)
             self.nothing_left(node)
+        elif isinstance(rule, LNRule):
+            share_deviations(self, node, rule)
         elif isinstance(rule, CustomRule):
             self.host_vjp(node, str(rule), _custom(rule, node), keep_values=True)
         elif isinstance(rule, ReLUDeconvNet):
@@ -374,22 +436,24 @@ class Lowering:
             self.host_vjp(node, "halves", _halves)
         elif isinstance(rule, Pass) or isinstance(node.op, (Add, Identity, Reshape)):
             self.pass_on(node, node.inputs)
-        elif isinstance(node.op, (MaxPool, GlobalMaxPool)):
+        elif self.is_pooled(node):
             self.maxpool_vjp(node, node.op)
-        elif isinstance(rule, Gradient) and node.name in self.maps:
+        elif isinstance(rule, (Gradient, Route)) and node.name in self.maps:
             self.gradient(node)
         else:
             values = not isinstance(node.op, (Movement, Linear))
             self.host_vjp(node, f"{node.op.kinds[0]}.vjp", _op_vjp(node), keep_values=values)
             if isinstance(node.op, (Mask, Pad)):
                 self.constants_ledger(node, node.op)
-        self.bring_home(node)
-        left = tuple(
-            (self.total(name, node.name), before.get(name))
-            for name in dict.fromkeys(node.inputs) if name in self.relevance
-        )  # fmt: skip
-        ledger = list(self.ledgers).index(node.name) if node.name in self.ledgers else None
-        return Account(node.name, str(rule), rule.conserves, arrived, left, ledger)
+
+    def share(self, node: Node, rule: SharingRule) -> None:
+        """A sharing rule on whatever is linear, or taken for that."""
+        if isinstance(node.op, Normalizing):
+            share_normalized(self, node, rule)
+        elif isinstance(node.op, Add):
+            forms.share_sum(self, node, rule)
+        else:
+            forms.share_linear(self, node, rule)
 
     def nothing_left(self, node: Node) -> None:
         """Zeros for inputs to which the signs of x and w leave no term of the rule."""
@@ -428,7 +492,7 @@ class Lowering:
             assert plus is not None
             self.collect(node, r.elements(), WHOLE, Ending(out.elements(), plus=plus.elements()))
 
-    def maxpool_vjp(self, node: Node, op: MaxPool | GlobalMaxPool) -> None:
+    def maxpool_vjp(self, node: Node, op: Any) -> None:
         lanes = self.backend.LANES
         r, winners = self.arrived(node, lanes), self.winners[node.name]
         out, plus = self.contribution(node.inputs[0], lanes)

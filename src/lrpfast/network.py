@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,16 @@ class Network:
         Shown in reports.
     read : callable, optional
         Makes the same graph again. If there is one, the weights that canonisation replaces are not held.
+    labels : sequence of str, optional
+    notes : sequence of str, optional
 
     Attributes
     ----------
     name : str
+    labels : tuple of str, or None
+        What the model calls its outputs.
+    notes : tuple of str
+        What was cut off the model's end when it was read, in words.
     graph : Graph
         What came from a file may have to be read again; `ModelError` says if the file has changed.
     inputs : mapping of name to Fact
@@ -52,8 +59,12 @@ class Network:
         graph: Graph | Callable[[tuple[int, ...]], Graph],
         name: str = "network",
         read: Callable[[], Graph] | None = None,
+        labels: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.name = name
+        self.labels = None if labels is None else tuple(labels)
+        self.notes = tuple(notes)
         self._original = Original(graph, read) if isinstance(graph, Graph) else None
         self._make = None if isinstance(graph, Graph) else graph
         self._lock = threading.Lock()
@@ -107,6 +118,11 @@ class Network:
         return fact.shape
 
     @property
+    def output(self) -> str:
+        """What the model calls its output."""
+        return self.original.output
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         return self.original.output_shape
 
@@ -123,8 +139,9 @@ class Network:
             if key not in self._canonized:
                 original = self.original
                 original.expect_release()
-                self._canonized[key] = canonize(original.graph(), key)
-                original.release(self._canonized[key].graph)
+                canonized = canonize(original.graph(), key)
+                self._canonized[key] = replace(canonized, changes=(*self.notes, *canonized.changes))
+                original.release(canonized.graph)
             return self._canonized[key]
 
     def canonization_error(self, x: Array | None = None, dtype: Any = np.float32) -> float:
@@ -136,7 +153,7 @@ class Network:
             As for `predict`. Default: four samples of seeded normal noise, or of small whole numbers.
         dtype : float32 or float64
         """
-        inputs = self._noise() if x is None else x
+        inputs = self.noise() if x is None else x
         arrays = check_feed(self.name, self.inputs, inputs, np.dtype(dtype))
         plan = lower(self.graph, None, backends.get(), dtype)
         with plan.workspace(len(arrays[0])) as run:
@@ -145,7 +162,7 @@ class Network:
         scale = float(np.abs(before).max()) or 1.0
         return float(np.abs(before - after).max()) / scale
 
-    def _noise(self, n: int = 4) -> dict[str, Array]:
+    def noise(self, n: int = 4) -> dict[str, Array]:
         """Seeded samples: zeros and ones for integers, else normal noise, its magnitude where inputs are ≥ 0."""
         rng = np.random.default_rng(0)
         found = {}
@@ -183,7 +200,8 @@ class Network:
         Returns
         -------
         array (n, *output_shape)
-            The network's own output, the final Softmax included.
+            The network's own output, the final Softmax or Sigmoid included; where the model ends in a label,
+            the scores that it is made of.
 
         Raises
         ------

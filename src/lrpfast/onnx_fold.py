@@ -13,8 +13,9 @@ from .ops.reading import Constant, Unsupported, Varying
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-BATCHES = (3, 101)
-"""Shape arithmetic is evaluated for two batch sizes; what differs depends on the batch size."""
+BATCHES = (1, 101)
+"""Shape arithmetic is evaluated for two batch sizes; what differs depends on the batch size. One is 1, which models
+ask for: is there an axis to squeeze?"""
 
 MAX_BYTES = 2**30
 """A larger folded constant is refused: such a file is broken or malicious."""

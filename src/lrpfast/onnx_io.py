@@ -3,31 +3,62 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import onnx_old
 from .errors import ModelError, UnsupportedOperatorError
 from .graph import Fact, Graph, Node, infer, prune
+from .onnx_branches import branch_of, graphs, reads
 from .onnx_file import ModelFile
 from .onnx_fold import fold, shape_of, size_of
+from .onnx_heads import choose
+from .onnx_indices import with_plain_indices
+from .onnx_inputs import InputShape, declared_inputs
 from .ops import FOLDED, READERS, Op
 from .ops.reading import REFUSED, Applied, Constant, OnnxNode, Reading, Unsupported, Varying
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import ModelProto, NodeProto
 
 OLDEST_OPSET = 6
 
+ML = "ai.onnx.ml"
+"""The domain of ONNX's operators of classical machine learning."""
+
 Operand = Fact | Constant | Varying | None
 
-InputShape = tuple[int, ...] | Mapping[str, tuple[int, ...]]
-"""Shape of one sample of the only input, or of each by name."""
+
+class Loaded(NamedTuple):
+    """What a model was read as.
+
+    Attributes
+    ----------
+    graph : Graph
+    output : str
+        What the model calls the array that the graph ends in.
+    labels : tuple of str, or None
+        What the model calls the elements of the graph's output.
+    notes : tuple of str
+        What was cut off the model's end, in words.
+    """
+
+    graph: Graph
+    output: str
+    labels: tuple[str, ...] | None
+    notes: tuple[str, ...]
 
 
 def load_graph(source: Any, input_shape: InputShape | None = None, output: str | None = None) -> Graph:
+    """The graph that `load_model` reads."""
+    return load_model(source, input_shape, output).graph
+
+
+def load_model(
+    source: Any, input_shape: InputShape | None = None, output: str | None = None, *, label: str | None = None
+) -> Loaded:
     """Read an ONNX model.
 
     The batch axis is axis 0 of the inputs; its size is free, whatever the model declares. What does
@@ -41,7 +72,10 @@ def load_graph(source: Any, input_shape: InputShape | None = None, output: str |
         Shape of one sample, without the batch axis; needed where the model leaves it open.
     output : str, optional
         The array that the graph is to end in: an output of the model, or any other that it computes. Needed
-        where the model has several outputs.
+        where the model has several outputs besides labels of them. Where it is a label, the graph ends in
+        the scores that it is made of.
+    label : str, optional
+        What errors call the model.
 
     Raises
     ------
@@ -54,6 +88,7 @@ def load_graph(source: Any, input_shape: InputShape | None = None, output: str |
         It uses operators, or forms of them, that lrpfast does not have; all of them are listed.
     """
     with ModelFile(source) as file:
+        file.label = label or file.label
         try:
             return _Loader(file, input_shape, output).load()
         except UnsupportedOperatorError:
@@ -73,8 +108,11 @@ class _Loader:
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
         if graph.sparse_initializer:
             raise ModelError("it has sparse initializers; save it with dense ones")
-        self.output = _chosen_output(graph, output)
-        self.inputs, self.batch = _inputs([v for v in graph.input if v.name not in self.tensors], input_shape)
+        self.chosen = choose(graph, output, file.tensor)
+        self.output = self.chosen.output
+        self.inputs, self.batch = declared_inputs(
+            [v for v in graph.input if v.name not in self.tensors], input_shape
+        )
 
         # What is known of arrays: each name is in one of these (or in `tensors`).
         self.facts = dict(self.inputs)
@@ -88,18 +126,11 @@ class _Loader:
         self.array_names = {name for node in graph.node for name in (*node.input, *node.output)}
         self.array_names |= {*self.inputs, *self.tensors}
 
-    def load(self) -> Graph:
-        """The graph."""
-        needed = _needed(self.model.graph.node, self.output)
-        self.used = {self.output, *(name for _, node in needed for name in node.input)} - {""}
-        for index, node in needed:
-            name = node.name or f"{node.op_type}_{index}"
-            try:
-                self.visit(node, name)
-            except Unsupported as reason:
-                self.refuse(node, name, str(reason))
-            except ModelError as error:
-                raise ModelError(f"node {name!r} ({node.op_type}): {error}") from None
+    def load(self) -> Loaded:
+        """The graph, and what its end is."""
+        needed = _needed(with_plain_indices(self.model.graph, self.file.tensor), [self.output])
+        self.used = {self.output, *(name for _, node in needed for name in reads(node))} - {""}
+        self.visit_all(needed)
         if self.offenders:
             raise UnsupportedOperatorError(
                 f"lrpfast does not support {len(self.offenders)} of the nodes of {self.file.label}\n"
@@ -110,27 +141,44 @@ class _Loader:
             )
         if self.output not in self.facts:
             raise ModelError(f"its output {self.output!r} does not depend on its inputs {list(self.inputs)}")
-        return Graph(self.inputs, prune(self.output, self.nodes), self.output)
+        graph = Graph(self.inputs, prune(self.output, self.nodes), self.output)
+        labels = self.chosen.labels
+        if labels is not None and graph.output_shape != (len(labels),):
+            labels = None
+        return Loaded(graph, self.output, labels, self.chosen.notes)
 
     # --- nodes ---
 
+    def visit_all(self, nodes: Iterable[tuple[int, NodeProto]]) -> None:
+        """Visit nodes, which come with their places in the model; note those that stand in the way."""
+        for index, node in nodes:
+            name = node.name or f"{node.op_type}_{index}"
+            try:
+                self.visit(node, name)
+            except Unsupported as reason:
+                self.refuse(node, name, str(reason))
+            except ModelError as error:
+                raise ModelError(f"node {name!r} ({node.op_type}): {error}") from None
+
     def visit(self, node: NodeProto, name: str) -> None:
         """Fold a node, or read it; `Unsupported` says why neither is possible."""
-        if node.domain not in ("", "ai.onnx"):
-            raise Unsupported(f"lrpfast has no operators of domain {node.domain!r}")
+        kind = _kind(node)
         for output in filter(None, node.output):
             if any(output in known for known in (self.facts, self.constants, self.unknown, self.tensors)):
                 raise ModelError(f"it writes {output!r}, which is written already")
         if any(input in self.unknown for input in node.input):
             self.pass_unknown(node)
             return
+        if graphs(node):
+            self.take_branch(node, name)
+            return
         operands = tuple(self.operand(input) for input in node.input)
         if self.opset < onnx_old.SINCE:
             node, operands = onnx_old.modernized(node, operands)
         attributes = _attributes(node)
         if any(isinstance(operand, Fact) for operand in operands) and node.op_type not in ("Shape", "Size"):
-            if node.op_type not in READERS:
-                raise Unsupported(REFUSED.get(node.op_type, "lrpfast has no such operator"))
+            if kind not in READERS:
+                raise Unsupported(REFUSED.get(kind, "lrpfast has no such operator"))
             self.read(node, name, operands, attributes)
             return
         values = self.evaluate(node, operands, attributes)
@@ -142,7 +190,7 @@ class _Loader:
         self, node: NodeProto, name: str, operands: tuple[Operand, ...], attributes: dict[str, Any]
     ) -> None:
         """Make the operators of a node that works on activations."""
-        reader = READERS[node.op_type]
+        reader = READERS[_kind(node)]
         wanted = [index for index, output in enumerate(node.output) if output in self.used]
         for index in wanted:
             if index and not reader.many_outputs:
@@ -173,6 +221,23 @@ class _Loader:
 
         append(applied, output)
 
+    def take_branch(self, node: NodeProto, name: str) -> None:
+        """Visit, in place of an If whose condition is constant, the nodes of its branch."""
+        if node.op_type != "If":
+            raise Unsupported(
+                f"{node.op_type} runs a graph of its own; only an If that always takes one branch can"
+            )
+        condition = self.operand(node.input[0])
+        if isinstance(condition, Varying):
+            raise Unsupported("which branch of the If is taken depends on the batch size")
+        if condition is None or isinstance(condition, Fact):
+            raise Unsupported("which branch of the If is taken depends on the input")
+        branch = branch_of(node, bool(condition.all()), _fresh(name, self.array_names))
+        self.tensors.update(branch.tensors)
+        needed = _needed(branch.nodes, [output for output in node.output if output in self.used])
+        self.used.update(name for _, inner in needed for name in reads(inner))
+        self.visit_all(needed)
+
     def evaluate(
         self, node: NodeProto, operands: tuple[Operand, ...], attributes: dict[str, Any]
     ) -> list[Constant | Varying]:
@@ -182,8 +247,6 @@ class _Loader:
             return [shape_of(first.shape, attributes) if node.op_type == "Shape" else size_of(first.shape)]
         if node.op_type == "Constant":
             return [self.stated(attributes)]
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise Unsupported("it runs a graph of its own (control flow)")
         constants = [None if isinstance(operand, Fact) else operand for operand in operands]
         return fold(node, constants, self.opset)
 
@@ -225,9 +288,10 @@ class _Loader:
 
     def pass_unknown(self, node: NodeProto) -> None:
         """A node behind an offender: no offender for that, but one if there is no such operator."""
-        computes = node.op_type not in FOLDED and any(self.is_computed(input) for input in node.input)
-        if computes and node.op_type not in READERS:
-            raise Unsupported(REFUSED.get(node.op_type, "lrpfast has no such operator"))
+        computes = node.op_type not in FOLDED and any(self.is_computed(input) for input in reads(node))
+        kind = _kind(node)
+        if computes and kind not in READERS and kind != "If":
+            raise Unsupported(REFUSED.get(kind, "lrpfast has no such operator"))
         self.forget(node, computes)
 
     def forget(self, node: NodeProto, computes: bool) -> None:
@@ -251,6 +315,15 @@ def _without_functions(model: ModelProto) -> ModelProto:
     return inliner.inline_local_functions(model)
 
 
+def _kind(node: NodeProto) -> str:
+    """The operator by which a node's reader is known: its type; behind its domain, where that is not ONNX's own."""
+    if node.domain in ("", "ai.onnx"):
+        return str(node.op_type)
+    if node.domain != ML:
+        raise Unsupported(f"lrpfast has no operators of domain {node.domain!r}")
+    return f"{ML}.{node.op_type}"
+
+
 def _opset(model: ModelProto) -> int:
     from onnx.defs import onnx_opset_version
 
@@ -266,107 +339,6 @@ def _opset(model: ModelProto) -> int:
     return int(versions[0])
 
 
-def _chosen_output(graph: GraphProto, name: str | None) -> str:
-    """The name of the array that is to be explained."""
-    names = [value.name for value in graph.output]
-    if name is None and len(names) != 1:
-        raise ModelError(
-            f"it has {len(names)} outputs, {', '.join(names) or 'none'}; say which one is to be explained: output=…"
-        )
-    if name is None:
-        (name,) = names
-    if name not in names and not any(name in node.output for node in graph.node):
-        raise ModelError(f"it has no output or other array {name!r}; its outputs are {', '.join(names)}")
-    return name
-
-
-def _inputs(
-    values: Sequence[ValueInfoProto], shapes: InputShape | None
-) -> tuple[dict[str, Fact], int | None]:
-    """What is known of the inputs, and the batch size that they declare, if it is a number."""
-    if not isinstance(shapes, Mapping):
-        if shapes is not None and len(values) != 1:
-            names = ", ".join(f"{value.name!r}: (…)" for value in values)
-            raise ModelError(f"it has {len(values)} inputs; name them: input_shape={{{names}}}")
-        shapes = {} if shapes is None else {value.name: shapes for value in values}
-    unknown = [name for name in shapes if name not in {value.name for value in values}]
-    if unknown:
-        raise ModelError(
-            f"input_shape names {unknown[0]!r}; its inputs are {', '.join(value.name for value in values)}"
-        )
-    facts = {}
-    batches: list[int | None] = []
-    for value in values:
-        batch, shape = _sample_shape(value, shapes.get(value.name))
-        signed = value.type.tensor_type.elem_type not in _unsigned()
-        facts[value.name] = Fact(shape, nonnegative=not signed, integer=_is_integer(value))
-        batches.append(batch)
-    if not facts:
-        raise ModelError("it has no input")
-    return facts, batches[0]
-
-
-def _unsigned() -> tuple[int, ...]:
-    from onnx import TensorProto
-
-    return TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64
-
-
-def _is_integer(value: ValueInfoProto) -> bool:
-    """Whether an input is of an integer type and not of a floating-point one; others are refused."""
-    from onnx import TensorProto
-
-    floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-    signed = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64)
-    kind = value.type.tensor_type.elem_type
-    if kind not in (*floats, *signed, *_unsigned()):
-        names = {number: name for name, number in TensorProto.DataType.items()}
-        raise ModelError(
-            f"its input {value.name!r} has type {names.get(kind, str(kind))}; lrpfast explains real numbers, "
-            "and integers that index an embedding"
-        )
-    return kind not in floats
-
-
-def _sample_shape(value: ValueInfoProto, given: tuple[int, ...] | None) -> tuple[int | None, tuple[int, ...]]:
-    """The batch size that an input declares, if it is a number, and the shape of one sample."""
-    tensor = value.type.tensor_type
-    if given is not None:
-        given = _checked_shape(given)
-    if not tensor.HasField("shape"):
-        if given is None:
-            raise ModelError(f"its input {value.name!r} has no shape; give one sample's as input_shape=(…)")
-        return None, given
-    dims = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim]
-    declared = f"its input {value.name!r} has shape ({', '.join(map(str, dims))})"
-    if len(dims) < 2:
-        raise ModelError(f"{declared}; expected a batch axis, and others behind it")
-    sample = dims[1:]
-    if given is None:
-        if not all(isinstance(n, int) for n in sample):
-            example = ", ".join(str(n) if isinstance(n, int) else "…" for n in sample)
-            raise ModelError(
-                f"{declared}, open behind the batch axis; give one sample's as input_shape=({example})"
-            )
-        given = tuple(int(n) for n in sample)
-    fits = [not isinstance(n, int) or n == m for n, m in zip(sample, given, strict=False)]
-    if len(sample) != len(given) or not all(fits):
-        raise ModelError(f"{declared}, batch axis first; input_shape={given} does not fit")
-    return dims[0] if isinstance(dims[0], int) else None, given
-
-
-def _checked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(n) for n in shape)
-    except (TypeError, ValueError):
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise ModelError(
-            f"input_shape is {shape!r}; expected the sizes of one sample without the batch, as (3, 224, 224)"
-        )
-    return sizes
-
-
 def _tree(reading: Reading, operands: Sequence[Operand]) -> Applied:
     """What a node was read as, as a tree."""
     if isinstance(reading, Applied):
@@ -379,13 +351,13 @@ def _tree(reading: Reading, operands: Sequence[Operand]) -> Applied:
     return applied
 
 
-def _needed(nodes: Sequence[NodeProto], output: str) -> list[tuple[int, NodeProto]]:
-    """The nodes that `output` depends on, with their places in the model."""
-    names = {output}
+def _needed(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[tuple[int, NodeProto]]:
+    """The nodes that some outputs depend on, with their places in the model."""
+    names = set(outputs)
     kept = []
     for index, node in reversed(list(enumerate(nodes))):
         if names.intersection(name for name in node.output if name):
-            names.update(node.input)
+            names.update(reads(node))
             kept.append((index, node))
     return kept[::-1]
 

@@ -36,6 +36,8 @@ class Original:
     ----------
     inputs : mapping of name to Fact
         What is known of the inputs.
+    output : str
+        The name of the array that it ends in.
     output_shape : tuple of int
         Of one sample.
     nodes : int
@@ -44,6 +46,7 @@ class Original:
 
     def __init__(self, graph: Graph, read: Callable[[], Graph] | None = None) -> None:
         self.inputs = graph.inputs
+        self.output = graph.output
         self.output_shape = graph.output_shape
         self.nodes = len(graph.nodes)
         self._graph: Graph | None = graph

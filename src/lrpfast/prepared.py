@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from . import backends
 from ._version import __version__
+from .blowup import BlowUpPolicy
+from .canonize import Head
 from .composites import Composite, assign
 from .errors import InputError
 from .explanation import Conservation, Explanation
@@ -22,6 +24,7 @@ from .graph import Graph
 from .ledger import Books, Numbers
 from .lower import lower, lower_kept
 from .network import Network, check_output
+from .ops.activation import Sigmoid
 from .ops.base import Array
 from .ops.softmax import Softmax
 from .plan import Plan, Workspace
@@ -68,42 +71,69 @@ class Prepared:
     ----------
     graph : Graph
         The canonised network.
+    head : Softmax, Sigmoid or None
+        What was cut off its end.
     plan : Plan
         With a pass back for each composite.
     composites : tuple of Composite
     manifests : tuple of mapping
         For each composite, what is known beforehand of an explanation's manifest.
+    policy : BlowUpPolicy
+        What is done where a node blows up.
     """
 
     graph: Graph
+    head: Head | None
     plan: Plan
     composites: tuple[Composite, ...]
     manifests: tuple[Mapping[str, Any], ...]
+    policy: BlowUpPolicy
 
     def ask(self, target: Any, init: Any, n: int, which: int = 0) -> Asked:
         """A question about `n` samples; raises `InputError` if it does not fit."""
         init = self.composites[which].init if init is None else init
-        question = ask(target, init, n, self.graph.output_shape, self.plan.dtype)
+        question = ask(target, init, n, self.graph.output_shape, self.plan.dtype, self.head)
         return Asked(target, init, question, which)
 
     def explanations(self, inputs: Arrays, asked: Sequence[Asked], limit: int | None) -> list[Explanation]:
-        """An explanation for each question, in runs of at most `limit` bytes with one forward pass each."""
+        """An explanation for each question, in runs of at most `limit` bytes with one forward pass each.
+
+        Raises
+        ------
+        BlowUpError
+            A node blows up, and the policy forbids it.
+        """
         runs = []
         for piece, some in self._pieces(inputs, limit):
             with self.plan.workspace(len(some[0])) as run:
                 runs.append(self._answers(run, some, asked, piece))
-        return [self._explanation(*found) for found in zip(asked, zip(*runs, strict=True), strict=True)]
+        answers = [
+            some[0] if len(some) == 1 else _joined(some, self._books(one))
+            for one, some in zip(asked, zip(*runs, strict=True), strict=True)
+        ]
+        made = [self._explanation(*found) for found in zip(asked, answers, strict=True)]
+        self._judge(zip(asked, answers, strict=True))
+        return made
+
+    def _books(self, asked: Asked) -> Books:
+        return self.plan.backs[asked.which].books
+
+    def _judge(self, found: Iterable[tuple[Asked, Answer]]) -> None:
+        """Warn of blow-ups or refuse them, as the policy has it."""
+        self.policy.judge((self._books(one), answer.numbers, len(answer.output)) for one, answer in found)
 
     def times(self, inputs: Arrays, asked: Asked, limit: int | None) -> list[tuple[Step, float]]:
         """The seconds that each step takes for one question, in runs of at most `limit` bytes."""
         steps = *self.plan.forward, *self.plan.vjp
         seconds = np.zeros(len(steps))
+        found = []
         for piece, some in self._pieces(inputs, limit):
             with self.plan.workspace(len(some[0])) as run:
-                self._answers(run, some, [asked], piece)
+                found += self._answers(run, some, [asked], piece)
             with self.plan.timed_workspace(len(some[0])) as timed:
                 self._answers(timed, some, [asked], piece)
                 seconds += [time for _, time in timed.times()]
+        self._judge((asked, answer) for answer in found)
         return list(zip(steps, seconds.tolist(), strict=True))
 
     def _pieces(self, inputs: Arrays, limit: int | None) -> Iterator[tuple[slice, Arrays]]:
@@ -115,7 +145,10 @@ class Prepared:
         """What is to be said about samples that are a piece of the batch."""
         output = run.forward(*inputs)
         check_output(self.graph, inputs, output)
-        probabilities = _SOFTMAX.forward(output) if has_classes(output.shape[1:]) else None
+        probabilities = None
+        if has_classes(output.shape[1:], self.head):
+            head = self.head if isinstance(self.head, Sigmoid) else _SOFTMAX
+            probabilities = head.forward(output)
         answers = []
         for one in asked:
             target, initial = one.question.some(piece).initial(output, probabilities)
@@ -125,11 +158,9 @@ class Prepared:
             answers.append(Answer(relevance, output, probabilities, target, run.recorded(), run.numbers()))
         return answers
 
-    def _explanation(self, asked: Asked, answers: Sequence[Answer]) -> Explanation:
-        """The explanation that the answers about all pieces of a batch make."""
-        books = self.plan.backs[asked.which].books
-        answer = answers[0] if len(answers) == 1 else _joined(answers, books)
-        numbers, n = answer.numbers, len(answer.output)
+    def _explanation(self, asked: Asked, answer: Answer) -> Explanation:
+        """The explanation that an answer about the whole batch makes."""
+        books, numbers, n = self._books(asked), answer.numbers, len(answer.output)
         return Explanation(
             relevance=like_given(self.graph.inputs, answer.relevance),
             output=answer.output,
@@ -164,6 +195,7 @@ def prepare(
     dtype: np.dtype[Any],
     record: Sequence[str],
     keep: bool,
+    policy: BlowUpPolicy,
 ) -> Prepared:
     """Assign the rules and make the plan.
 
@@ -179,6 +211,7 @@ def prepare(
         Names or patterns of nodes.
     keep : bool
         Whether a forward pass is to serve several questions.
+    policy : BlowUpPolicy
 
     Raises
     ------
@@ -188,14 +221,15 @@ def prepare(
         A pattern fits no node.
     """
     network.original.hash_aside()  # which the manifest waits for
-    graph = network.canonized(dtype).graph
+    canonized = network.canonized(dtype)
+    graph = canonized.graph
     assigned = [assign(composite, graph) for composite in composites]
     names = recorded(record, graph)
     if keep:
-        plan = lower_kept(graph, assigned, backend, dtype, names)
+        plan = lower_kept(graph, assigned, backend, dtype, names, limit=policy.limit)
     else:
         (rules,) = assigned
-        plan = lower(graph, rules, backend, dtype, names)
+        plan = lower(graph, rules, backend, dtype, names, limit=policy.limit)
     manifests = tuple(
         {
             "model": {"name": network.name, "sha256": network.hash},
@@ -206,10 +240,12 @@ def prepare(
             },
             "backend": backends.describe(backend),
             "dtype": str(dtype),
+            "on_blowup": policy.on_blowup,
+            "blowup": policy.threshold,
         }
         for composite, rules in zip(composites, assigned, strict=True)
     )  # fmt: skip
-    return Prepared(graph, plan, tuple(composites), manifests)
+    return Prepared(graph, canonized.head, plan, tuple(composites), manifests, policy)
 
 
 def recorded(patterns: Iterable[str], graph: Graph) -> tuple[str, ...]:

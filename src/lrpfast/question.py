@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .canonize import Head
 from .composites import INITS
 from .errors import InputError
 from .feeds import as_array
+from .ops.activation import Sigmoid
 from .ops.base import Array
 
 
@@ -60,8 +62,10 @@ class Question:
         return output if self.init == "logit" else np.ones_like(output)
 
 
-def ask(target: Any, init: Any, n: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Question:
-    """The question about `n` samples whose outputs have a `shape`.
+def ask(
+    target: Any, init: Any, n: int, shape: tuple[int, ...], dtype: np.dtype[Any], head: Head | None = None
+) -> Question:
+    """The question about `n` samples whose outputs have a `shape`, and a `head` that makes them probabilities.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def ask(target: Any, init: Any, n: int, shape: tuple[int, ...], dtype: np.dtype[
         `target` or `init` does not fit them.
     """
     indices, weights = _target(target, n, shape, dtype)
-    return Question(indices, weights, _init(init, n, shape))
+    return Question(indices, weights, _init(init, n, shape, head))
 
 
 def _target(
@@ -102,11 +106,11 @@ def _target(
     )
 
 
-def _init(init: Any, n: int, shape: tuple[int, ...]) -> str | Array:
+def _init(init: Any, n: int, shape: tuple[int, ...], head: Head | None) -> str | Array:
     if isinstance(init, str):
         if init not in INITS:
             raise InputError(f"init is {init!r}; expected one of {', '.join(INITS)}, or an array")
-        if init == "probability" and not has_classes(shape):
+        if init == "probability" and not has_classes(shape, head):
             raise InputError(
                 'init="probability" needs class scores of shape (n, classes); the output has '
                 f"{(n, *shape)}; give another init="
@@ -122,9 +126,9 @@ def _init(init: Any, n: int, shape: tuple[int, ...]) -> str | Array:
     raise InputError(f"init has shape {given.shape}; expected ({n},) or the output's {(n, *shape)}")
 
 
-def has_classes(shape: tuple[int, ...]) -> bool:
-    """Whether outputs of this shape per sample are scores of at least two classes."""
-    return len(shape) == 1 and shape[0] >= 2
+def has_classes(shape: tuple[int, ...], head: Head | None) -> bool:
+    """Whether outputs of this shape per sample are scores of classes: at least two, or one behind a Sigmoid."""
+    return len(shape) == 1 and (shape[0] >= 2 or isinstance(head, Sigmoid))
 
 
 def described(value: Any) -> Any:

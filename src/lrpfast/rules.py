@@ -23,6 +23,8 @@ References
 .. [5] J. Zhang et al., "Top-down neural attention by excitation backprop", IJCV 126, 2018.
 .. [6] L. Arras et al., "Explaining and interpreting LSTMs", in Explainable AI, Springer, 2019.
    doi:10.1007/978-3-030-28954-6_11
+.. [7] A. Ali et al., "XAI for transformers: better explanations through conservative propagation",
+   ICML 2022. arXiv:2202.07304
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import RuleError
-from .parts import ALL, NEG, ONE, POS, SQUARE, Part, Share, Stabilizer, Term, check_nonnegative
+from .parts import ABS, ALL, NEG, ONE, POS, SQUARE, Part, Share, Stabilizer, Term, check_nonnegative
 
 if TYPE_CHECKING:
     from .ops.base import Array, Op
@@ -45,7 +47,8 @@ class Rule:
     """Base class of all rules.
 
     `family` says which operators a rule is for: "linear" (dense, convolution, average pooling, Add,
-    …: everything `z = W x + b`), "same shape", "any", or the kind of operator.
+    …: everything `z = W x + b`, and normalisation, whose W and b are statistics), "same shape", "any", or the
+    kind of operator.
     """
 
     @property
@@ -148,6 +151,25 @@ class Norm(SharingRule):
 
     def shares(self) -> tuple[Share, ...]:
         return (Share((Term(ALL, ALL),), ALL),)
+
+
+@dataclass(frozen=True)
+class AbsNorm(SharingRule):
+    """Share in proportion to the magnitudes of the contributions, so that nothing can cancel.
+
+    `R_j = Σ_k |x_j w_jk| / stab(Σ_i |x_i w_ik|) · R_k`. Of a residual sum of 3 and −2, R = 1 goes back as .6 and
+    .4, where `Norm` has 3 and −2; so does autoLRP. It never hands back more than Σ|R| that arrived. The bias takes
+    no part.
+
+    Parameters
+    ----------
+    stabilizer : float or Stabilizer, default 1e-6
+    """
+
+    stabilizer: float | Stabilizer = 1e-6
+
+    def shares(self) -> tuple[Share, ...]:
+        return (Share((Term(ABS, ABS),)),)
 
 
 _PLUS = (Term(POS, POS), Term(NEG, NEG))
@@ -412,6 +434,34 @@ class Halves(Rule):
 
 
 @dataclass(frozen=True)
+class LNRule(Rule):
+    """Normalisation layers with a constant deviation, `z = a (x - mean(x))`, by contribution ([7], "LN-rule").
+
+    `R_j = Σ_k x_j a (δ_jk - 1/n) / stab(z_k) · R_k`, n the number of elements that share a mean. What one output
+    owes to the mean is charged to all elements of it, where sharing rules such as `Epsilon`, for which the mean is
+    a constant too, give it to a bias.
+
+    Parameters
+    ----------
+    stabilizer : float or Stabilizer, default 1e-6
+    """
+
+    stabilizer: float | Stabilizer = 1e-6
+
+    def __post_init__(self) -> None:
+        _ = self.stab
+
+    @property
+    def stab(self) -> Stabilizer:
+        """The stabilizer of the denominators."""
+        return Stabilizer.ensure(self.stabilizer)
+
+    @property
+    def family(self) -> str:
+        return "normalization"
+
+
+@dataclass(frozen=True)
 class Gradient(Rule):
     """The plain gradient, `Jᵀ R`. It conserves nothing; for the gradient-type baselines."""
 
@@ -474,8 +524,8 @@ class CustomRule(Rule):
 RULES: dict[str, type[Rule]] = {
     rule.__name__: rule
     for rule in (
-        Z, Epsilon, ZPlus, AlphaBeta, Gamma, ZBox, WSquare, Flat, Pass, Norm,
-        WinnerTakeAll, Route, SignalTakesAll, Halves, Gradient, ReLUDeconvNet, ReLUGuidedBackprop, CustomRule,
+        Z, Epsilon, ZPlus, AlphaBeta, Gamma, ZBox, WSquare, Flat, Pass, Norm, AbsNorm,
+        WinnerTakeAll, Route, SignalTakesAll, Halves, LNRule, Gradient, ReLUDeconvNet, ReLUGuidedBackprop, CustomRule,
     )
 }  # fmt: skip
 """All rules by name."""

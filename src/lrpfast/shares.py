@@ -22,7 +22,6 @@ from .layout import Stored
 from .linear_map import LinearMap
 from .ops.activation import Clip, Relu
 from .ops.base import Array
-from .ops.pool import AveragePool, GlobalAveragePool
 from .parts import ABS, ALL, NEG, POS, Part, Share, Term
 from .rules import CustomRule, SharingRule, ZBox
 from .steps import Delivery, View
@@ -212,9 +211,7 @@ class _LinearShare:
 
     def plain(self, share: Share, note: str = "") -> None:
         """A denominator, a division, and one transposed product per term."""
-        terms = simplify(
-            share.terms, self.x_nonnegative, isinstance(self.node.op, (AveragePool, GlobalAveragePool))
-        )
+        terms = simplify(share.terms, self.x_nonnegative, self.node.op.has_nonnegative_weights)
         bias = self.m.bias_part(share.bias)
         tame = self.is_tame(share, terms)
         denominator, form = self.denominator(share, terms, bias, tame)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..api import Explainer
-from ..errors import InputError, LrpfastError, NonFiniteError
+from ..errors import BlowUpError, InputError, LrpfastError, NonFiniteError
 from ..explanation import Explanation
 from ..feeds import check_feed
 from ..ops.base import Array
@@ -61,8 +61,9 @@ class Row:
         Softmax of the outputs, at the target.
     relevance : array or None
         Like the input, without a batch axis.
-    unexplained, bias, stabilizer, dead : float
-        From the sample's own ledger: the largest |unexplained| of a node, and what all nodes took.
+    unexplained, bias, stabilizer, dead, clipped, gain : float
+        From the sample's own ledger: the largest |unexplained| of a node, what all nodes took, and the largest
+        gain of a node that could blow up.
     """
 
     index: int
@@ -78,6 +79,8 @@ class Row:
     bias: float = float("nan")
     stabilizer: float = float("nan")
     dead: float = float("nan")
+    clipped: float = float("nan")
+    gain: float = float("nan")
     error: str | None = None
 
 
@@ -130,7 +133,7 @@ class Explaining:
         x = np.stack([sample.x for sample in samples])  # type: ignore[misc]
         try:
             explanations = self._explanations(x, self.target.asked([sample.wanted for sample in samples]))
-        except (InputError, NonFiniteError) as error:
+        except (InputError, NonFiniteError, BlowUpError) as error:
             if str(error).startswith("max_memory"):  # which no other input can cure
                 raise
             if len(samples) == 1:
@@ -175,7 +178,8 @@ class Explaining:
                 index=sample.index, id=sample.id, rank=rank, target=given.text if index is None else str(index),
                 target_index=index, label=self.target.label(index), score=float(score), probability=sure,
                 relevance=relevance[i], unexplained=float(ledger.worst[i]), bias=float(ledger.bias[i]),
-                stabilizer=float(ledger.stabilizer[i]), dead=float(ledger.dead[i]),
+                stabilizer=float(ledger.stabilizer[i]), dead=float(ledger.dead[i]), clipped=float(ledger.clipped[i]),
+                gain=float(ledger.gain[i]),
             ))  # fmt: skip
         return rows
 

@@ -17,6 +17,7 @@ from ..api import Explainer
 from ..backends import get_num_threads
 from ..composites import Composite
 from ..errors import InputError, OutputError
+from ..ledger import BLOWUP
 from ..network import Network
 from ..preprocess import PREPROCESSINGS, Preprocessing
 from ..question import ask
@@ -69,6 +70,8 @@ def run(
     workers: int | None = None,
     backend: str | None = None,
     dtype: Any = np.float32,
+    on_blowup: str = "warn",
+    blowup: float = BLOWUP,
     reference: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Summary:
@@ -89,7 +92,7 @@ def run(
     init : str, optional
         As for an `Explainer`'s call.
     labels : sequence of str, optional
-        Names of the outputs.
+        Names of the outputs. Default: the network's.
     preprocessing : Preprocessing
         How pictures become inputs.
     column, id_column : str, optional
@@ -108,6 +111,8 @@ def run(
         Limit for the arrays of a run and what waits before and behind it.
     threads, backend, dtype : optional
         As for `Explainer`.
+    on_blowup, blowup : optional
+        As for `Explainer`; but "warn" counts the inputs instead (`Summary.blowups`), and "error" makes error rows.
     workers : int, optional
         Threads that decode and draw. Default: as many as may compute.
     reference : path or URL, optional
@@ -140,15 +145,18 @@ def run(
             "with one: use an Explainer"
         )
     before = None if reference is None else read_reference(reference, network.input_shape)
+    quiet = "ignore" if on_blowup == "warn" else on_blowup  # the rows say it, and the summary
     explainer = Explainer(
-        network, composite, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory
-    )
+        network, composite, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory,
+        on_blowup=quiet, blowup=blowup,
+    )  # fmt: skip
+    labels = network.labels if labels is None else labels
     shape = network.input_shape
-    outputs = network.canonized(explainer.dtype).graph.output_shape
+    canonized = network.canonized(explainer.dtype)
+    outputs = canonized.graph.output_shape
     wanted = parse(target, labels, outputs)
-    ask(
-        0, init or explainer.composite.init, 1, outputs, explainer.dtype
-    )  # or all rows would say that init is wrong
+    first = init or explainer.composite.init
+    ask(0, first, 1, outputs, explainer.dtype, canonized.head)  # or all rows would say what is wrong with it
     if png is not None:
         check_drawable(shape)
     check_apart(source, [url for url in (out, zarr, png) if url is not None])
@@ -159,19 +167,22 @@ def run(
         "source": os.fspath(source), "model": explainer.manifest["model"]["sha256"],
         "composite": explainer.manifest["composite"], "rules": explainer.manifest["rules"],
         "arrays": array_digest(explainer.composite), "target": target.strip(),
-        "init": init or explainer.composite.init, "labels": digest(labels) if labels else None,
+        "init": first, "on_blowup": on_blowup, "blowup": explainer.policy.threshold,
+        "labels": digest(labels) if labels else None,
         "preprocessing": asdict(preprocessing), "column": column, "id_column": id_column, "top_k": kept.top,
         "zarr": zarr, "png": png, "part_rows": rows, "dtype": str(explainer.dtype),
         "lrpfast": explainer.manifest["versions"]["lrpfast"],
     }  # fmt: skip
-    manifest = {**explainer.manifest, "target": settings["target"], "init": settings["init"]}
+    said = {key: settings[key] for key in ("target", "init", "on_blowup", "blowup")}
+    manifest = {**explainer.manifest, **said}
 
     place = Place.at(out)
     place.make_folder()
     with locked(place):
         enter(place, settings, manifest)
         place.sweep()
-        dataset = Dataset(place, kept, explainer.dtype, shape, manifest)
+        counted = explainer.policy.threshold if on_blowup == "warn" else math.inf
+        dataset = Dataset(place, kept, explainer.dtype, shape, manifest, counted)
         job = _Job(
             Explaining(explainer, wanted, init), found, dataset, rows,
             BatchSize(batch_size, _most(explainer, wanted)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import need
+from ..ledger import beyond
 from ..ops.base import Array
 from .drift import Profile
 from .explaining import Row
@@ -40,6 +42,8 @@ class Facts:
         Inputs that have an error.
     worst : float
         The largest |unexplained|.
+    blowups : int
+        Inputs for which a node blew up.
     profile : Profile
     manifest : mapping
         What made it.
@@ -50,6 +54,7 @@ class Facts:
     ids: str
     failed: int
     worst: float
+    blowups: int
     profile: Profile
     manifest: Mapping[str, Any]
 
@@ -100,6 +105,8 @@ class Dataset:
         Of one sample's relevance.
     manifest : mapping
         Of this run.
+    blowup : float
+        Gains that are larger are counted.
     """
 
     place: Place
@@ -107,6 +114,7 @@ class Dataset:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     manifest: Mapping[str, Any]
+    blowup: float = math.inf
 
     def part(self, number: int) -> Place:
         """The file of a part."""
@@ -137,7 +145,7 @@ class Dataset:
             "target_index": arrow.int32(), "label": arrow.string(), "score": arrow.float64(),
             "probability": arrow.float64(), "relevance_sum": arrow.float64(), "relevance_abs": arrow.float64(),
             "unexplained": arrow.float64(), "bias": arrow.float64(), "stabilizer": arrow.float64(),
-            "dead": arrow.float64(), "error": arrow.string(),
+            "dead": arrow.float64(), "clipped": arrow.float64(), "gain": arrow.float64(), "error": arrow.string(),
         }  # fmt: skip
         if self.kept.whole:
             columns["relevance"] = arrow.list_(real)
@@ -154,7 +162,7 @@ class Dataset:
         columns: dict[str, Any] = {
             name: [getattr(row, name) for row in rows] for name in schema.names if hasattr(rows[0], name)
         }
-        for name in ("score", "unexplained", "bias", "stabilizer", "dead"):
+        for name in ("score", "unexplained", "bias", "stabilizer", "dead", "clipped", "gain"):
             columns[name] = [None if np.isnan(value) else value for value in columns[name]]
         columns["relevance_sum"] = [None if r is None else float(r.sum(dtype=np.float64)) for r in found]
         columns["relevance_abs"] = [
@@ -187,6 +195,7 @@ class OpenPart:
         self._ids = hashlib.sha256()
         self._start: int | None = None
         self._count = self._failed = 0
+        self._blowups: set[int] = set()
         self._worst = 0.0
         self._profile = Profile.empty(dataset.shape)
 
@@ -198,6 +207,8 @@ class OpenPart:
                 self._count_in(row)
             if row.error is None:
                 self._worst = max(self._worst, row.unexplained)
+            if row.gain > beyond(self._dataset.blowup):
+                self._blowups.add(row.index)
 
     def _count_in(self, row: Row) -> None:
         self._start = row.index if self._start is None else self._start
@@ -211,8 +222,8 @@ class OpenPart:
     def close(self) -> None:
         """Make the part appear."""
         facts = Facts(
-            self._start or 0, self._count, self._ids.hexdigest(), self._failed, self._worst, self._profile,
-            self._dataset.manifest,
+            self._start or 0, self._count, self._ids.hexdigest(), self._failed, self._worst, len(self._blowups),
+            self._profile, self._dataset.manifest,
         )  # fmt: skip
         self._writer.add_key_value_metadata({KEY.decode(): facts.as_json()})
         self._writer.close()

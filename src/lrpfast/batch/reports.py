@@ -32,6 +32,8 @@ class Summary:
         Files of the data set.
     conservation_worst : float
         The largest |unexplained| of any node for any input.
+    blowups : int
+        Inputs for which a node multiplied the relevance by more than the threshold (`on_blowup`).
     profile : Profile
         How relevance is spread.
     drift : Drift or None
@@ -46,6 +48,7 @@ class Summary:
     seconds: float
     parts: int
     conservation_worst: float
+    blowups: int
     profile: Profile
     drift: Drift | None
     settings: Mapping[str, Any]
@@ -57,16 +60,19 @@ class Summary:
         resumed: int, seconds: float, before: Profile | None,
     ) -> Summary:  # fmt: skip
         """Sum the parts up; they are read one after the other."""
-        parts = failed = 0
+        parts = failed = blowups = 0
         worst, profile = 0.0, None
         for one in facts:
             parts += 1
             failed += one.failed
+            blowups += one.blowups
             worst = max(worst, one.worst)
             profile = one.profile if profile is None else profile + one.profile
         assert profile is not None
         moved = None if before is None else drift(before, profile)
-        return cls(inputs, failed, resumed, seconds, parts, worst, profile, moved, settings, manifest)
+        return cls(
+            inputs, failed, resumed, seconds, parts, worst, blowups, profile, moved, settings, manifest
+        )
 
     @property
     def rate(self) -> float:
@@ -78,7 +84,7 @@ class Summary:
         return {
             "inputs": self.inputs, "explained": self.inputs - self.failed, "failed": self.failed,
             "resumed": self.resumed, "seconds": self.seconds, "inputs_per_second": self.rate, "parts": self.parts,
-            "conservation_worst": self.conservation_worst,
+            "conservation_worst": self.conservation_worst, "blowups": self.blowups,
             "drift": None if self.drift is None else self.drift.as_json(),
             "settings": dict(self.settings), "manifest": dict(self.manifest),
         }  # fmt: skip

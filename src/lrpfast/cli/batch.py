@@ -6,15 +6,17 @@ import os
 import shutil
 import sys
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from ..composites import INITS
 from ..errors import InputError
 from ..preprocess import PREPROCESSINGS, bounds
+from .blowups import blowup_options
 from .composing import BOXED, make_composite
 from .console import (
+    BLOWUP_CURES,
     CROSSED,
     INTERRUPTED,
     SOME_FAILED,
@@ -38,8 +40,12 @@ from .options import (
     load_network,
     memory_option,
     model_argument,
+    output_option,
     threads_option,
 )
+
+if TYPE_CHECKING:
+    from ..onnx_inputs import InputShape
 
 HELP = """Explain all inputs of SOURCE, in a job that can be stopped and goes on.
 
@@ -128,6 +134,7 @@ class ThresholdType(click.ParamType):  # type: ignore[type-arg]
     help="Names of the outputs: one per line, or JSON.  [default: the model's own]",
 )
 @composite_options
+@blowup_options
 @click.option("--init", type=OneOf("init", INITS), help="Relevance to hand back.")
 @click.option(
     "--preprocess",
@@ -175,6 +182,7 @@ class ThresholdType(click.ParamType):  # type: ignore[type-arg]
     help="Exit with 6 if conservation (the largest unexplained share) or drift is more than X; repeatable.",
 )
 @input_shape_option
+@output_option
 @threads_option
 @memory_option
 @backend_option
@@ -182,10 +190,11 @@ class ThresholdType(click.ParamType):  # type: ignore[type-arg]
 @json_option
 def batch(
     model: str, source: str, out: str, target: str, labels: str | None, composite: str,
-    parameters: Parameters, low: float | None, high: float | None, init: str | None, preprocess: str | None,
+    parameters: Parameters, low: float | None, high: float | None, on_blowup: str,
+    blowup: float, init: str | None, preprocess: str | None,
     column: str | None, id_column: str | None, top_k: int, zarr: str | None, png: str | None,
     batch_size: int | None, part_rows: int | None, workers: int | None, reference: str | None,
-    fail_on: tuple[tuple[str, float], ...], input_shape: tuple[int, ...] | None, threads: int | None,
+    fail_on: tuple[tuple[str, float], ...], input_shape: InputShape | None, output: str | None, threads: int | None,
     max_memory: int | None, backend: str | None, dtype: str, as_json: bool,
 ) -> int:  # fmt: skip
     from ..batch import run
@@ -193,9 +202,9 @@ def batch(
 
     if reference is None and any(name == "drift" for name, _ in fail_on):
         raise usage("--fail-on drift=… needs something to compare with", "say --reference REPORT")
-    network = load_network(model, input_shape)
+    network = load_network(model, input_shape, output)
     shape = network.canonized(dtype).graph.output_shape
-    names = read_labels(labels, model, max(shape, default=1))
+    names = read_labels(labels, model, max(shape, default=1), network.labels)
     try:
         parse(target, names, shape)
     except InputError as error:
@@ -215,7 +224,7 @@ def batch(
             network, source, out, composite=chosen, target=target, init=init, labels=names,
             preprocessing=preprocessing, column=column, id_column=id_column, top_k=top_k, zarr=zarr, png=png,
             batch_size=batch_size, part_rows=part_rows, max_memory=max_memory, threads=threads, workers=workers,
-            backend=backend, dtype=dtype, reference=reference, progress=progress,
+            backend=backend, dtype=dtype, on_blowup=on_blowup, blowup=blowup, reference=reference, progress=progress,
         )  # fmt: skip
     except KeyboardInterrupt:
         progress.clear()
@@ -244,6 +253,9 @@ def _judged(summary: Any, limits: dict[str, float], reference: str | None) -> in
     if summary.failed:
         note(f"{summary.failed} of {summary.inputs} inputs failed; the column error says why")
         code = SOME_FAILED
+    if summary.blowups:
+        note(f"for {summary.blowups} inputs a node multiplies the relevance that arrives, as contributions cancel; "
+             f"the column gain says how much\n{BLOWUP_CURES}")  # fmt: skip
     found = {"conservation": summary.conservation_worst}
     if summary.drift is not None:
         drift = summary.drift

@@ -19,6 +19,7 @@ from ..explanation import Explanation
 from ..files import whole_file
 from ..network import Network
 from ..ops.base import Array
+from .blowups import without_warnings
 from .composing import make_composite
 from .console import note, print_json, print_table, shorten
 from .inputs import choose_preprocessing, find_samples
@@ -31,12 +32,14 @@ from .options import (
     load_network,
     memory_option,
     model_argument,
+    output_option,
     threads_option,
 )
 from .outputs import check_destinations
 
 if TYPE_CHECKING:
     from ..benchmark_profile import ProfileRow
+    from ..onnx_inputs import InputShape
 
 HELP = """Say how long MODEL takes to predict and to explain, on this machine.
 
@@ -81,6 +84,7 @@ SHORT = 0.005
     help="Write all times to this file; without a name, print them as JSON instead of the tables.",
 )  # fmt: skip
 @input_shape_option
+@output_option
 @threads_option
 @memory_option
 @backend_option
@@ -88,12 +92,12 @@ SHORT = 0.005
 def bench(
     model: str, file: str | None, preprocess: str | None, composite: str, parameters: Parameters,
     low: float | None, high: float | None, batch: int, repeats: int, profiled: bool, out: str | None,
-    input_shape: tuple[int, ...] | None, threads: int | None, max_memory: int | None,
+    input_shape: InputShape | None, output: str | None, threads: int | None, max_memory: int | None,
     backend: str | None, dtype: str,
 ) -> None:  # fmt: skip
-    network = load_network(model, input_shape)
+    network = load_network(model, input_shape, output)
     x = _batch(network, file, preprocess, dtype, batch)
-    box = float(x.min()), float(x.max())
+    box = float(min(a.min() for a in x.values())), float(max(a.max() for a in x.values()))
     chosen = make_composite(composite, parameters, low, high, network.canonized(dtype).graph, box)
     threads = threads or backends.get_num_threads()
     engine: dict[str, Any] = {"threads": threads, "backend": backend, "dtype": dtype}
@@ -105,20 +109,22 @@ def bench(
         "predict": lambda: network.predict(x, max_memory=max_memory, **engine),
         "explain": lambda: explainer(x),
     }
-    reference, why_not = _reference(model, threads, x)
+    reference, why_not = _reference(model, threads, network.output, x)
     if reference is not None:
         calls = {"onnxruntime": lambda: reference(x), **calls}
     answers: dict[str, Any] = {}
-    times = take_turns(calls, repeats, answers.update)
+    with without_warnings():
+        times = take_turns(calls, repeats, answers.update)
     document: dict[str, Any] = {
         "model": {"name": network.name, "sha256": network.hash}, "input": file or "noise",
-        "input_shape": network.input_shape, "batch": batch, "composite": chosen.name, "dtype": dtype,
+        "input_shape": _shape(network), "batch": batch, "composite": chosen.name, "dtype": dtype,
         "threads": threads, "backend": backends.describe(explainer.backend), "seconds": times,
         "ms_per_sample": {name: 1e3 * median / batch for name, median in medians(times).items()},
         "onnxruntime": why_not, **_checks(answers), "machine": machine("onnxruntime"),
     }  # fmt: skip
     if profiled:
-        rows = _profile(network, chosen, explainer, x, engine)
+        with without_warnings():
+            rows = _profile(network, chosen, explainer, x, engine)
         document["profile"] = [asdict(row) for row in rows]
     if out == "-":
         print_json(document)
@@ -132,20 +138,34 @@ def bench(
             written.write(f"{json.dumps(document, indent=2, allow_nan=False)}\n".encode())
 
 
-def _batch(network: Network, file: str | None, preprocess: str | None, dtype: str, batch: int) -> Array:
-    """The input: the file's samples, over and over again, or noise."""
+def _batch(
+    network: Network, file: str | None, preprocess: str | None, dtype: str, batch: int
+) -> dict[str, Array]:
+    """The inputs: the file's samples, over and over again, or noise."""
     if file is None:
-        noise = np.random.default_rng(0).standard_normal((batch, *network.input_shape))
-        return noise.astype(dtype)
-    preprocessing = choose_preprocessing(preprocess, network.input_shape)
-    samples = [sample.read()[0] for sample in find_samples((file,), network, preprocessing, dtype)[:batch]]
-    return np.stack([samples[i % len(samples)] for i in range(batch)]).astype(dtype)
+        return {name: array.astype(dtype) for name, array in network.noise(batch).items()}
+    name, *others = network.inputs
+    preprocessing = choose_preprocessing(preprocess, network.inputs[name].shape)
+    found = find_samples((file,), network, preprocessing, dtype)[:batch]
+    samples = [{**sample.others, name: sample.read()[0]} for sample in found]
+    return {
+        each: np.stack([samples[i % len(samples)][each] for i in range(batch)]).astype(dtype)
+        for each in (name, *others)
+    }
 
 
-def _reference(model: str, threads: int, x: Array) -> tuple[Callable[[Array], Array] | None, str]:
+def _shape(network: Network) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """The shape of the input, or of each by name."""
+    shapes = {name: fact.shape for name, fact in network.inputs.items()}
+    return shapes if len(shapes) > 1 else network.input_shape
+
+
+def _reference(
+    model: str, threads: int, output: str, x: Mapping[str, Array]
+) -> tuple[Callable[[Mapping[str, Array]], Array] | None, str]:
     """onnxruntime's inference; or None, and why there is none."""
     try:
-        predict = onnxruntime_predictor(model, threads)
+        predict = onnxruntime_predictor(model, threads, output)
         predict(x)
     except ImportError:
         return None, "it is not installed; pip install onnxruntime"
@@ -166,22 +186,28 @@ def _checks(answers: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _profile(
-    network: Network, chosen: Composite, explainer: Explainer, x: Array, engine: Mapping[str, Any]
+    network: Network,
+    chosen: Composite,
+    explainer: Explainer,
+    x: Mapping[str, Array],
+    engine: Mapping[str, Any],
 ) -> list[ProfileRow]:
     """Times of the steps; densities are those of the first sample."""
     from ..benchmark_profile import densities, profile_rows
 
-    first = x[:1]
+    first = {name: array[:1] for name, array in x.items()}
     relevance = Explainer(network, chosen, record="all", **engine)(first).layers
-    found = densities(network.canonized(explainer.dtype).graph, (first,), relevance)
-    return profile_rows(explainer.profile(x), len(x), found)
+    found = densities(network.canonized(explainer.dtype).graph, tuple(first.values()), relevance)
+    return profile_rows(explainer.profile(x), len(next(iter(x.values()))), found)
 
 
 # --- in words ---
 
 
 def _print(document: Mapping[str, Any], repeats: int) -> None:
-    shape = "×".join(map(str, document["input_shape"])) or "number"
+    given = document["input_shape"]
+    shapes = given.values() if isinstance(given, Mapping) else [given]
+    shape = ", ".join("×".join(map(str, each)) or "number" for each in shapes)
     threads = f"{document['threads']} thread{'s' * (document['threads'] > 1)}"
     title = (
         f"{document['model']['name']}: {document['composite']} in {document['dtype']}, "

@@ -46,11 +46,15 @@ def make_composite(
     """
     given: dict[str, Any] = dict(parameters)
     given.update({key: value for key, value in (("low", low), ("high", high)) if value is not None})
-    known = list(inspect.signature(COMPOSITES[name]).parameters)
-    for key in given:
+    known = inspect.signature(COMPOSITES[name]).parameters
+    for key, value in given.items():
         if key not in known:
             has = f"its parameters are {', '.join(known)}" if known else "it has no parameters"
             raise usage(f"composite {name!r} has no parameter {key!r}", has)
+        if isinstance(value, str) and not isinstance(known[key].default, str):
+            raise usage(
+                f"--param is {f'{key}={value}'!r}; expected {key}=NUMBER", f"such as --param {key}=0.5"
+            )
     if name in BOXED:
         if not {"low", "high"} & given.keys() and box is not None:
             given["low"], given["high"] = box

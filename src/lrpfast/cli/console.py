@@ -14,8 +14,10 @@ from typing import Any
 
 import click
 
+from ..blowup import said
 from ..errors import (
     BackendError,
+    BlowUpError,
     CompositeError,
     InputError,
     LrpfastError,
@@ -23,6 +25,11 @@ from ..errors import (
     ModelError,
     NonFiniteError,
     OutputError,
+)
+
+BLOWUP_CURES = (
+    "-p sums=abs shares sums and average pooling by magnitude, which cannot blow up; a larger -p epsilon=... tames "
+    "dense layers; --on-blowup clip scales down what nodes hand back, and ignore is silent"
 )
 
 REFUSED, USAGE, BAD_INPUT, BAD_OUTPUT, INTERRUPTED = 1, 2, 3, 4, 130
@@ -76,12 +83,18 @@ def translate(error: BaseException) -> Failure:
 def _translate_ours(error: LrpfastError) -> Failure:
     message = str(error)
     if isinstance(error, ModelError):
-        shape = "say --input-shape 3,224,224, or whatever the network takes"
-        return Failure(message, REFUSED, shape if "input_shape" in message else "")
+        cures = {
+            "output=…": "say --output NAME",
+            "input_shape={": "say --input-shape NAME:3x224x224, or whatever the network takes, for each",
+            "input_shape": "say --input-shape 3,224,224, or whatever the network takes",
+        }
+        return Failure(message, REFUSED, next((cure for part, cure in cures.items() if part in message), ""))
     if isinstance(error, CompositeError):
         return Failure(message, REFUSED, "another composite may fit: `lrpfast composites` lists them")
     if isinstance(error, BackendError):
         return Failure(message, REFUSED, "`lrpfast doctor` shows what runs here and why")
+    if isinstance(error, BlowUpError):
+        return Failure(said(error.offenders), REFUSED, BLOWUP_CURES)
     if isinstance(error, NonFiniteError):
         return Failure(message, REFUSED, "--dtype float64 has more range")
     if isinstance(error, InputError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -18,8 +18,10 @@ from ..explanation import Explanation
 from ..network import Network
 from ..ops.base import Array
 from ..preprocess import PREPROCESSINGS, bounds
+from ..question import has_classes
+from .blowups import BlowUps, blowup_options, without_warnings
 from .composing import BOXED, make_composite
-from .console import REFUSED, Failure, OneOf, Progress, note, print_json, translate, usage
+from .console import REFUSED, Failure, OneOf, Progress, closest, note, print_json, translate, usage
 from .inputs import UNIT, Sample, choose_preprocessing, find_samples, is_array_file
 from .labels import find_target, read_features, read_labels
 from .options import (
@@ -32,6 +34,7 @@ from .options import (
     load_network,
     memory_option,
     model_argument,
+    output_option,
     threads_option,
 )
 from .outputs import check_destinations, destinations, write_array
@@ -51,11 +54,15 @@ from .showing import (
 )
 from .texts import TextOptions, Texts, text_options
 
+if TYPE_CHECKING:
+    from ..onnx_inputs import InputShape
+
 HELP = """Explain what a network sees in pictures, texts, signals, tables or arrays.
 
     MODEL is an ONNX file. INPUT is a picture, an .npy array, an .npz file of arrays or a .csv table, with
     or without a batch axis (of a table, each row is a sample); with --tokens it is a text file, or - for
-    the standard input. Every sample of every input is explained. All arguments and inputs are checked
+    the standard input. For a model with several inputs it is an .npz file whose arrays are named like
+    them, with one batch axis. Every sample of every input is explained. All arguments and inputs are checked
     before anything is computed.
 
     OUT is a file for one sample (heat.png), a folder for several (heat/), or an array of relevance in the
@@ -107,10 +114,11 @@ TEXT_COMPOSITE = "epsilon_plus"
     help="Names of the outputs: one per line, or JSON.  [default: the model's own]",
 )
 @composite_options
+@blowup_options
 @click.option(
     "--init",
     type=OneOf("init", INITS),
-    help="Relevance to hand back: the output, 1, or the Softmax probability.",
+    help="Relevance to hand back: the output, 1, or the probability.",
 )
 @click.option(
     "--preprocess",
@@ -141,7 +149,13 @@ TEXT_COMPOSITE = "epsilon_plus"
     metavar="N",
     help="How many features are drawn, the strongest first.",
 )
+@click.option(
+    "--draw",
+    metavar="NAME",
+    help="Input whose relevance is drawn or written, of a model with several.  [default: the first drawable]",
+)
 @input_shape_option
+@output_option
 @threads_option
 @memory_option
 @backend_option
@@ -150,10 +164,11 @@ TEXT_COMPOSITE = "epsilon_plus"
 def explain(
     model: str, inputs: tuple[str, ...], out: str | None, save: str | None, target: str | None,
     labels: str | None, composite: str, parameters: Parameters, low: float | None, high: float | None,
-    init: str | None, preprocess: str | None, mode: Mode | None, cmap: str | None, tokens: str | None,
+    on_blowup: str, blowup: float, init: str | None, preprocess: str | None, mode: Mode | None,
+    cmap: str | None, tokens: str | None,
     text_files: tuple[str, ...], sentences: tuple[str, ...], joined: bool, max_length: int | None, pad_id: int | None,
-    features: str | None, top: int, input_shape: tuple[int, ...] | None, threads: int | None,
-    max_memory: int | None, backend: str | None, dtype: str, as_json: bool,
+    features: str | None, top: int, draw: str | None, input_shape: InputShape | None, output: str | None,
+    threads: int | None, max_memory: int | None, backend: str | None, dtype: str, as_json: bool,
 ) -> None:  # fmt: skip
     inputs = (*inputs, *text_files)
     options = TextOptions(tokens, sentences, joined, max_length, pad_id)
@@ -161,15 +176,16 @@ def explain(
     if out is None and save is None and tokens is None and not as_json:
         raise usage("there is nothing to write", "say -o heat.png, --save result.npz or --json")
     texts = None if tokens is None else Texts(model, inputs, options, input_shape)
-    network = load_network(model, input_shape if texts is None else texts.input_shape)
+    network = load_network(model, input_shape if texts is None else texts.input_shape, output)
     size = _outputs(network, init)
-    names = read_labels(labels, model, size)
+    names = read_labels(labels, model, size, network.labels)
     index = find_target(target, names, size)
-    shape = network.input_shape if texts is None else network.inputs[texts.input].shape
+    shown_input = _shown_input(network, draw, texts)
+    shape = network.inputs[shown_input].shape
     preprocessing = choose_preprocessing(preprocess, shape)
     columns = None if features is None else read_features(features)
     if texts is None:
-        samples = find_samples(inputs, network, preprocessing, dtype, columns)
+        samples = find_samples(inputs, network, preprocessing, dtype, columns, shown_input)
     else:
         samples = texts.samples(network, dtype)
     form = form_for(shape, texts is not None)
@@ -185,8 +201,9 @@ def explain(
         composite = TEXT_COMPOSITE
     chosen = make_composite(composite, parameters, low, high, network.canonized(dtype).graph, box)
     explainer = Explainer(
-        network, chosen, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory
-    )
+        network, chosen, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory,
+        on_blowup=on_blowup, blowup=blowup,
+    )  # fmt: skip
     check_destinations((file for several in files for file in several), (*inputs, model))
     if pictures and preprocess is None:
         how = "brought to 0 ... 1" if preprocessing == UNIT else "preprocessed as for ImageNet"
@@ -195,12 +212,16 @@ def explain(
     stacked = Path(out) if out is not None and _is_stack(out) else None
     printed = texts is not None and not as_json and ((out is None and save is None) or sys.stdout.isatty())
     results, relevances = [], []
-    with Progress(len(samples)) as progress:
+    blowups = BlowUps(on_blowup, blowup)
+    with Progress(len(samples)) as progress, without_warnings():
         for sample, paths in zip(samples, files, strict=True):
             progress.step(str(sample))
             x, picture = sample.read()
             explanation = _explained(explainer, sample, x, index, init)
-            results.append(_result(sample, explanation, names, paths))
+            blowups.add(explanation)
+            results.append(
+                {**_result(sample, explanation, names, paths), "blowups": blowups.document(explanation)}
+            )
             shown = Shown(sample, x, picture, explanation, _title(sample, results[-1]))
             for path in paths:
                 if path != stacked:
@@ -212,11 +233,34 @@ def explain(
                 _print_line(sample, results[-1])
             if printed:
                 click.echo(f"\n{shown.words(joined).ansi(k=top)}\n")
+    blowups.note()
     if stacked is not None:
         write_array(stacked, relevances[0] if [s.index for s in samples] == [None] else np.stack(relevances))
     if as_json:
-        about = {key: explanation.manifest[key] for key in ("model", "composite", "init", "backend", "dtype")}
+        keys = ("model", "composite", "init", "backend", "dtype", "on_blowup", "blowup")
+        about = {key: explanation.manifest[key] for key in keys}
         print_json({**about, "results": results})
+
+
+def _shown_input(network: Network, draw: str | None, texts: Texts | None) -> str:
+    """The input whose relevance is drawn or written: the one that is asked for, or the first that can be drawn."""
+    names = list(network.inputs)
+    if draw is not None and texts is not None:
+        raise usage("--draw is for arrays; of texts the words are shown", "leave it out")
+    if draw is not None and draw not in names:
+        raise usage(
+            f"--draw is {draw!r}, but the model's inputs are {', '.join(names)}", closest(draw, names)
+        )
+    if draw is not None:
+        return draw
+    if texts is not None:
+        return texts.input
+    if len(names) > 1:
+        shown = next((n for n in names if form_for(network.inputs[n].shape, False) is not NUMBERS), names[0])
+        rest = ", ".join(name for name in names if name != shown)
+        note(f"drawn or written is the relevance of {shown}; --draw shows {rest}, and --save R.npz has all")
+        return shown
+    return names[0]
 
 
 def _is_given(parameter: str) -> bool:
@@ -227,7 +271,8 @@ def _is_given(parameter: str) -> bool:
 
 def _outputs(network: Network, init: str | None) -> int:
     """How many outputs there are to choose from, if the command can choose."""
-    shape = network.canonized().graph.output_shape
+    canonized = network.canonized()
+    shape = canonized.graph.output_shape
     size = max(shape, default=1)
     if int(np.prod(shape)) != size:
         raise Failure(
@@ -235,7 +280,7 @@ def _outputs(network: Network, init: str | None) -> int:
             REFUSED,
             "use lrpfast.explain in Python, with target= as an array of output weights",
         )
-    if init == "probability" and (len(shape) != 1 or size < 2):
+    if init == "probability" and not has_classes(shape, canonized.head):
         raise usage(f"there are no probabilities of an output of shape {shape}", "use --init logit or one")
     return size
 
@@ -264,7 +309,10 @@ def _destinations(
         columns.append([Path(out)] * len(samples))
     elif out is not None:
         if form is NUMBERS and Path(out).suffix.lower() in DRAWINGS:
-            raise usage(f"relevance of shape {shape} is no picture", "write an array: -o relevance.npy")
+            raise usage(
+                f"relevance of shape {shape} is no picture",
+                "write an array: -o relevance.npy, or --save relevance.npz",
+            )
         columns.append(destinations("--out", out, names, (*form.suffixes, ".npy"), form.default))
     check_drawable(form, samples, shape, columns[0] if columns else ())
     if save is not None:

@@ -112,6 +112,7 @@ def find_samples(
     preprocessing: Preprocessing,
     dtype: str,
     features: Sequence[str] | None = None,
+    shown: str | None = None,
 ) -> list[Sample]:
     """All samples of all files, each of them read once and checked.
 
@@ -119,6 +120,8 @@ def find_samples(
     ----------
     features : sequence of str, optional
         Names of features or channels; of a table that has a header, the columns to take.
+    shown : str, optional
+        Of a network with several inputs the one whose relevance is shown.
 
     Raises
     ------
@@ -129,7 +132,9 @@ def find_samples(
     for file in files:
         with reading_input(file):
             suffix = Path(file).suffix.lower()
-            if suffix in ARRAYS:
+            if len(network.inputs) > 1:
+                found = list(_samples_of_inputs(file, network, shown or next(iter(network.inputs))))
+            elif suffix in ARRAYS:
                 found = list(_samples_of_arrays(file, network))
             elif suffix in TABLES:
                 found = list(_samples_of_table(file, network, features))
@@ -196,6 +201,38 @@ def _samples_of_arrays(file: str, network: Network) -> Iterator[Sample]:
         for i, sample in enumerate(array):
             number = f"-{i:0{digits}}" if len(array) > 1 else ""
             yield Sample(file, name + number, _reader(sample), part, i)
+
+
+def _samples_of_inputs(file: str, network: Network, shown: str) -> Iterator[Sample]:
+    """Samples of a network with several inputs: places along the batch axis of arrays named like these."""
+    facts = network.inputs
+    takes = ", ".join(f"{name} {fact.shape}" for name, fact in facts.items())
+    if Path(file).suffix.lower() != ".npz":
+        raise InputError(
+            f"{network.name!r} has {len(facts)} inputs, {takes}; {file!r} cannot be all of them: give an .npz file "
+            "whose arrays are named like them, each with a batch axis"
+        )
+    arrays = read_arrays(file)
+    fitting = [arrays[name] for name in facts if name in arrays]
+    counts = {len(array) for array in fitting}
+    if (
+        len(fitting) < len(facts)
+        or len(counts) > 1
+        or any(arrays[name].shape[1:] != fact.shape for name, fact in facts.items())
+    ):
+        found = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
+        raise InputError(
+            f"{file!r} holds {found}; {network.name!r} takes {takes}, each with one batch axis before it"
+        )
+    for key in arrays.keys() - facts.keys():
+        note(f"{file}: left out {key!r}, which is no input of the network")
+    (count,) = counts
+    for i in range(count):
+        number = f"-{i:0{len(str(count - 1))}}" if count > 1 else ""
+        others = {name: arrays[name][i] for name in facts if name != shown}
+        yield Sample(
+            file, Path(file).stem + number, _reader(arrays[shown][i]), index=i, input=shown, others=others
+        )
 
 
 def _samples_of_table(file: str, network: Network, features: Sequence[str] | None) -> Iterator[Sample]:

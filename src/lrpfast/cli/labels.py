@@ -13,8 +13,19 @@ from .console import BAD_INPUT, Failure, usage
 FORMS = "one name per line, a JSON list, or a JSON object of index to name or name to index"
 
 
-def read_labels(path: str | None, model: str, size: int) -> list[str] | None:
+def read_labels(
+    path: str | None, model: str, size: int, classes: Sequence[str] | None = None
+) -> list[str] | None:
     """The labels of a file, or those that the model carries (metadata ``labels``); None if there are none.
+
+    Parameters
+    ----------
+    path, model : str
+        Files.
+    size : int
+        How many outputs there are.
+    classes : sequence of str, optional
+        What the model itself makes of its outputs; if it carries no others.
 
     Raises
     ------
@@ -22,7 +33,7 @@ def read_labels(path: str | None, model: str, size: int) -> list[str] | None:
         The file is unreadable, or has not as many labels as the network has outputs.
     """
     if path is None:
-        carried = _embedded(model)
+        carried = _embedded(model) or (None if classes is None else list(classes))
         return carried if carried is None or len(carried) == size else None
     labels = _read("labels", path)
     if len(labels) != size:

@@ -25,7 +25,7 @@ RULES_HELP = """List the rules: how a layer's relevance is shared among its inpu
 
 COMPOSITES_HELP = """List the composites: which kind of layer gets which rule.
 
-    Parameters are set with --param NAME=NUMBER; those without a default must be given (for pictures, low
+    Parameters are set with --param NAME=VALUE; those without a default must be given (for pictures, low
     and high follow from --preprocess).
 
     \b
@@ -66,7 +66,9 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
         parameters = ", ".join(
             name if default is None else f"{name}={default}" for name, default in entry["parameters"].items()
         )
-        click.echo(f"{click.style(entry['name'], bold=True)}({parameters})")
+        name = entry["name"]
+        head = click.wrap_text(f"{name}({parameters})", 84, "", "    ")
+        click.echo(click.style(name, bold=True) + head[len(name) :])
         click.echo(click.wrap_text(entry["doc"], 78, "    ", "    "))
 
 

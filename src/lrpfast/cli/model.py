@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -29,7 +29,11 @@ from .options import (
     json_option,
     load_network,
     model_argument,
+    output_option,
 )
+
+if TYPE_CHECKING:
+    from ..onnx_inputs import InputShape
 
 STAGES = ("graph", "canonized", "rules", "plan")
 
@@ -50,8 +54,9 @@ INSPECT_HELP = """Print what becomes of MODEL on its way to an explanation.
     \b
     Stages:
       graph      the nodes as they were read
-      canonized  after batch normalization was folded and the final Softmax cut
-                 off, with what that changes in the prediction
+      canonized  after batch normalization was folded and the final Softmax,
+                 Sigmoid or label cut off, with what that changes in the
+                 prediction
       rules      the rule of each node, and the selector that chose it
       plan       the kernel calls, forward and back, with the form that was chosen
 
@@ -66,13 +71,14 @@ INSPECT_HELP = """Print what becomes of MODEL on its way to an explanation.
 @model_argument
 @composite_options
 @input_shape_option
+@output_option
 @json_option
 def check(
     model: str, composite: str, parameters: Parameters, low: float | None,
-    high: float | None, input_shape: tuple[int, ...] | None, as_json: bool,
+    high: float | None, input_shape: InputShape | None, output: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     try:
-        network = load_network(model, input_shape)
+        network = load_network(model, input_shape, output)
         graph = network.canonized().graph
         chosen = make_composite_to_look_at(composite, parameters, low, high, graph)
         assigned = assign(chosen, graph)
@@ -80,9 +86,18 @@ def check(
         failure = translate(error)
         raise (_refused(failure, as_json) if failure.exit_code == REFUSED else failure) from error
     if as_json:
-        print_json({"ok": True, "composite": chosen.name, "rules": _rules_document(graph, assigned)})
+        print_json(
+            {
+                "ok": True,
+                "composite": chosen.name,
+                "notes": network.notes,
+                "rules": _rules_document(graph, assigned),
+            }
+        )
     else:
         _print_rules(graph, assigned)
+        for line in network.notes:
+            note(line)
         note(f"{network.name} can be explained: {chosen.name} has a rule for all {len(graph.nodes)} nodes")
 
 
@@ -104,14 +119,16 @@ def _refused(failure: Failure, as_json: bool) -> Failure:
 @click.option("-s", "--stage", type=OneOf("stage", STAGES), default="graph", show_default=True)
 @composite_options
 @input_shape_option
+@output_option
 @backend_option
 @dtype_option
 @json_option
 def inspect(
     model: str, stage: str, composite: str, parameters: Parameters, low: float | None,
-    high: float | None, input_shape: tuple[int, ...] | None, backend: str | None, dtype: str, as_json: bool,
+    high: float | None, input_shape: InputShape | None, output: str | None, backend: str | None,
+    dtype: str, as_json: bool,
 ) -> None:  # fmt: skip
-    network = load_network(model, input_shape)
+    network = load_network(model, input_shape, output)
     if stage in ("graph", "canonized"):
         _show_graph(network, network.canonized(dtype) if stage == "canonized" else None, dtype, as_json)
         return

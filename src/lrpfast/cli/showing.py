@@ -107,7 +107,10 @@ class Form:
 def _draw_heatmap(shown: Shown, path: Path, style: Style) -> None:
     photo = shown.picture if style.mode else None
     cmap = style.cmap or "seismic"
-    save_picture(shown.explanation.image(photo=photo, mode=style.mode or "heatmap", cmap=cmap), path)
+    image = shown.explanation.image(
+        input=shown.sample.input, photo=photo, mode=style.mode or "heatmap", cmap=cmap
+    )
+    save_picture(image, path)
 
 
 def _draw_words(shown: Shown, path: Path, style: Style) -> None:
@@ -130,8 +133,8 @@ def _draw_curve(shown: Shown, path: Path, style: Style) -> None:
 
 
 def _draw_bars(shown: Shown, path: Path, style: Style) -> None:
-    names = shown.sample.names
-    shown.explanation.bars(names, k=style.top, values=shown.x, title=shown.title).save(path)
+    names, input = shown.sample.names, shown.sample.input
+    shown.explanation.bars(names, k=style.top, values=shown.x, input=input, title=shown.title).save(path)
 
 
 def _write_relevance(shown: Shown, path: Path, style: Style) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from .options import apply, reading_model
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-    from ..onnx_io import InputShape
+    from ..onnx_inputs import InputShape
 
 text_options = apply(
     click.option(
@@ -132,7 +132,7 @@ class Texts:
     inputs : sequence of str
         Files: of text, - for the standard input, or arrays of token ids.
     options : TextOptions
-    input_shape : tuple of int or None
+    input_shape : shapes of the model's inputs, or None
         What ``--input-shape`` says.
 
     Attributes
@@ -148,7 +148,7 @@ class Texts:
     """
 
     def __init__(
-        self, model: str, inputs: Sequence[str], options: TextOptions, input_shape: tuple[int, ...] | None
+        self, model: str, inputs: Sequence[str], options: TextOptions, input_shape: InputShape | None
     ) -> None:
         self.options = options
         self._inputs = inputs
@@ -192,11 +192,14 @@ class Texts:
             with reading_input(file):
                 check_sample(sample, network, dtype)
             samples.append(sample)
-        arrays = [file for file in self._inputs if is_array_file(file)]
-        for sample in find_samples(arrays, network, PREPROCESSINGS["raw"], dtype) if arrays else []:
+        for sample in self._arrays(network, dtype):
             ids = (int(number) for number in sample.read()[0])
             samples.append(replace(sample, text=self.tokenizer.named(ids, self.options.pad_id)))
         return with_unique_names(samples)
+
+    def _arrays(self, network: Network, dtype: str) -> list[Sample]:
+        files = [file for file in self._inputs if is_array_file(file)]
+        return find_samples(files, network, PREPROCESSINGS["raw"], dtype, shown=self.input) if files else []
 
     def _sample(self, file: str, name: str, text: Tokenized) -> Sample:
         """A text as a sample."""
@@ -244,7 +247,7 @@ def _content(file: str) -> bytes:
         raise Failure(f"cannot read the text {file!r}: {error.strerror or error}", BAD_INPUT) from error
 
 
-def _token_inputs(model: str, input_shape: tuple[int, ...] | None) -> TokenInputs:
+def _token_inputs(model: str, input_shape: InputShape | None) -> TokenInputs:
     """Which inputs of the model take what."""
     from ..onnx_file import ModelFile
 
@@ -258,7 +261,8 @@ def _token_inputs(model: str, input_shape: tuple[int, ...] | None) -> TokenInput
         raise usage(f"it is not clear which of the model's inputs {', '.join(values)} takes the tokens",
                     "use lrpfast.explain in Python, with x as a mapping of name to array")  # fmt: skip
     others = tuple((name, role) for name, role in roles.items() if role != "ids")
-    declared = _sample_shape(values[ids[0]]) if input_shape is None else input_shape
+    given = input_shape.get(ids[0]) if isinstance(input_shape, Mapping) else input_shape
+    declared = _sample_shape(values[ids[0]]) if given is None else given
     if declared is not None and len(declared) != 1:
         sizes = " × ".join("?" if size is None else str(size) for size in declared) or "one number"
         raise usage(f"the model takes samples of {sizes}, not a sequence of tokens", "leave --tokens out")

@@ -1,16 +1,20 @@
 """The operators: one file per family, with attributes, shape inference, forward, vjp and ONNX readers."""
 
-from . import shape, slices  # noqa: F401 - they register readers
+from . import classical, rearrange, reductions, resize, shape, slices  # noqa: F401 - they register readers
 from .activation import Clip, HardSigmoid, LeakyRelu, PRelu, Relu, Shrink, Sigmoid, Tanh, ThresholdedRelu
 from .affine import Affine, batch_normalization
 from .arithmetic import Add
 from .base import Array, Elementwise, Linear, Movement, Op
+from .contraction import GroupedGemm
 from .conv import Conv, ConvTranspose
 from .embedding import Embedding
 from .extremes import Bound, Max, Min
 from .function import FUNCTIONS, Function
 from .gemm import Gemm
+from .interpolation import Interpolation, Upsample
 from .movement import Cast, Concat, Expand, Identity, Pad, Reshape, Slice, Transpose
+from .normalization import LRN, LpNormalization, Normalization, Normalizing
+from .one_hot import OneHot
 from .pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from .power import Pow
 from .product import Div, Mul
@@ -18,6 +22,7 @@ from .reading import READERS
 from .select import Mask, Where
 from .smooth import Celu, Elu, Gelu, Selu, Swish
 from .softmax import LogSoftmax, Softmax
+from .take import Pick, Take
 
 FOLDED = ("Constant", "ConstantOfShape", "Shape", "Size")
 """ONNX operators that never act on activations: they are evaluated when a model is read."""
@@ -28,6 +33,7 @@ OPERATORS: tuple[str, ...] = tuple(sorted((*READERS, *FOLDED)))
 __all__ = [
     "FOLDED",
     "FUNCTIONS",
+    "LRN",
     "OPERATORS",
     "READERS",
     "Add",
@@ -51,20 +57,27 @@ __all__ = [
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "GroupedGemm",
     "HardSigmoid",
     "Identity",
+    "Interpolation",
     "LeakyRelu",
     "Linear",
     "LogSoftmax",
+    "LpNormalization",
     "Mask",
     "Max",
     "MaxPool",
     "Min",
     "Movement",
     "Mul",
+    "Normalization",
+    "Normalizing",
+    "OneHot",
     "Op",
     "PRelu",
     "Pad",
+    "Pick",
     "Pow",
     "Relu",
     "Reshape",
@@ -74,9 +87,11 @@ __all__ = [
     "Slice",
     "Softmax",
     "Swish",
+    "Take",
     "Tanh",
     "ThresholdedRelu",
     "Transpose",
+    "Upsample",
     "Where",
     "batch_normalization",
 ]

@@ -9,11 +9,14 @@ import numpy as np
 
 from ..errors import ModelError
 from ..graph import Fact
-from .base import Array, Linear, Op
+from .base import Array, Linear
 from .function import Function
+from .movement import Expand
 from .parameters import check_broadcast, parameter
 from .product import Div, Mul, broadcast_inputs
-from .reading import Constant, OnnxNode, Unsupported, reads, refuse_integers
+from .reading import Applied, Constant, OnnxNode, Reading, Unsupported, reads, refuse_integers
+
+Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,25 +111,50 @@ def _read_batch_normalization(node: OnnxNode) -> Affine:
     return batch_normalization(gamma, beta, mean, variance, node.number("epsilon", 1e-5), len(shape) - 1)
 
 
-def operand(node: OnnxNode, index: int, sample: tuple[int, ...]) -> Array:
+def operand(node: OnnxNode, index: int, sample: Ints) -> Array:
     """The constant input `index` without its batch axis, checked to broadcast to `sample`."""
-    array = node.constant(index)
+    array = node.shared(index, 1 + len(sample))
     integers = all(node.is_constant(i) or node.fact(i).integer for i in range(len(node.inputs)))
-    array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.weights(index)
+    array = array.astype(np.float64) if integers and array.dtype.kind in "iu" else node.floats(index, array)
     return of_sample(node, index, array, sample)
 
 
-def of_sample(node: OnnxNode, index: int, array: Constant, sample: tuple[int, ...]) -> Constant:
+def of_sample(node: OnnxNode, index: int, array: Constant, sample: Ints) -> Constant:
     """The value of the constant input `index` without its batch axis, checked to broadcast to `sample`."""
-    shape = array.shape
-    if array.ndim == 1 + len(sample) and len(array) == 1:
-        array = array[0]
-    elif array.ndim > len(sample):
-        raise Unsupported(f"its constant {node.inputs[index]!r} has shape {shape}, a value for each sample")
+    array = _without_batch(node, index, array, len(sample))
     try:
         check_broadcast(f"constant {node.inputs[index]!r}", array.shape, sample)
     except ModelError as error:
         raise Unsupported(str(error)) from None
+    return array
+
+
+def joined(node: OnnxNode, sample: Ints) -> Ints:
+    """The shape of `sample`, broadcast against all inputs of a node that are constant."""
+    constants = (
+        _without_batch(node, index, node.shared(index, 1 + len(sample)), len(sample))
+        for index in range(len(node.inputs))
+        if node.is_constant(index)
+    )
+    try:
+        return np.broadcast_shapes(sample, *(array.shape for array in constants))
+    except ValueError:
+        return sample  # which does not fit, and is refused in words where the constant is read
+
+
+def expanded(node: OnnxNode, index: int, shape: Ints) -> Applied | int:
+    """Input `index`, broadcast to `shape` if it is smaller."""
+    return index if node.fact(index).shape == shape else Applied(Expand(shape), (index,))
+
+
+def _without_batch(node: OnnxNode, index: int, array: Constant, axes: int) -> Constant:
+    """A constant as it meets a sample with so many axes."""
+    if array.ndim == 1 + axes and len(array) == 1:
+        return array.reshape(array.shape[1:])
+    if array.ndim > axes:
+        raise Unsupported(
+            f"its constant {node.inputs[index]!r} has shape {array.shape}, a value for each sample"
+        )
     return array
 
 
@@ -139,24 +167,27 @@ def _read_neg(node: OnnxNode) -> Affine:
 
 
 @reads("Mul")
-def _read_mul(node: OnnxNode) -> Op:
+def _read_mul(node: OnnxNode) -> Reading:
     if not (node.is_constant(0) or node.is_constant(1)):
         broadcast_inputs(node, 0, 1)
         return Mul()
     constant = 0 if node.is_constant(0) else 1
-    return Affine(operand(node, constant, node.fact(1 - constant).shape), ZERO)
+    shape = joined(node, node.fact(1 - constant).shape)
+    return Applied(Affine(operand(node, constant, shape), ZERO), (expanded(node, 1 - constant, shape),))
 
 
 @reads("Div")
-def _read_div(node: OnnxNode) -> Op | tuple[Op, ...]:
+def _read_div(node: OnnxNode) -> Reading:
     refuse_integers(node)
     if node.is_constant(0):
-        quotient = operand(node, 0, node.fact(1).shape)
-        return Function("Reciprocal"), Affine(quotient, ZERO)
+        shape = joined(node, node.fact(1).shape)
+        inverse = Applied(Function("Reciprocal"), (expanded(node, 1, shape),))
+        return Applied(Affine(operand(node, 0, shape), ZERO), (inverse,))
     if not node.is_constant(1):
         broadcast_inputs(node, 0, 1)
         return Div()
-    divisor = operand(node, 1, node.fact(0).shape).astype(np.float64)
+    shape = joined(node, node.fact(0).shape)
+    divisor = operand(node, 1, shape).astype(np.float64)
     if not divisor.all():
         raise ModelError(f"tensor {node.inputs[1]!r}, its divisor, holds zeros")
-    return Affine(1 / divisor, ZERO)
+    return Applied(Affine(1 / divisor, ZERO), (expanded(node, 0, shape),))

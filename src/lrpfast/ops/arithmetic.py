@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import ModelError
 from ..graph import Fact
-from .affine import ONE, ZERO, Affine, operand
+from .affine import ONE, ZERO, Affine, Ints, expanded, joined, operand
 from .base import Array, Linear, Op
-from .movement import Expand, Identity
+from .movement import Identity
 from .product import broadcast_inputs
 from .reading import Applied, OnnxNode, Reading, reads
 
@@ -28,6 +29,10 @@ class Add(Linear):
 
     kinds: ClassVar[tuple[str, ...]] = ("Add", "sum")
     arity: ClassVar[int | None] = None
+
+    @property
+    def has_nonnegative_weights(self) -> bool:
+        return True
 
     def infer(self, *inputs: Fact) -> Fact:
         return Fact(
@@ -58,25 +63,27 @@ def _read_add(node: OnnxNode) -> Reading:
 
 @reads("Sub")
 def _read_sub(node: OnnxNode) -> Reading:
-    if node.is_constant(0):
-        return Affine(-ONE, operand(node, 0, node.fact(1).shape))
-    if node.is_constant(1):
-        return Affine(ONE, -operand(node, 1, node.fact(0).shape))
+    if node.is_constant(0) or node.is_constant(1):
+        constant = 0 if node.is_constant(0) else 1
+        shape = joined(node, node.fact(1 - constant).shape)
+        value = operand(node, constant, shape)
+        op = Affine(-ONE, value) if constant == 0 else Affine(ONE, -value)
+        return Applied(op, (expanded(node, 1 - constant, shape),))
     shape = broadcast_inputs(node, 0, 1)
     negated = Applied(Affine(-ONE, ZERO), (expanded(node, 1, shape),))
     return Applied(Add(), (expanded(node, 0, shape), negated))
 
 
-def combined(node: OnnxNode, op: Op) -> tuple[Applied | int, list[Array]]:
-    """The computed inputs of a node, joined by `op` if there are several, and the constant ones of one sample."""
+def combined(
+    node: OnnxNode, op: Op, value: Callable[[OnnxNode, int, Ints], Array] = operand
+) -> tuple[Applied | int, list[Array]]:
+    """The computed inputs of a node, joined by `op` if there are several, and the constant ones of one sample.
+
+    `value` reads a constant, as `operand` does.
+    """
     computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
-    shape = broadcast_inputs(node, *computed)
-    constants = [operand(node, i, shape) for i in range(len(node.inputs)) if i not in computed]
+    shape = joined(node, broadcast_inputs(node, *computed))
+    constants = [value(node, i, shape) for i in range(len(node.inputs)) if i not in computed]
     if len(computed) == 1:
-        return computed[0], constants
+        return expanded(node, computed[0], shape), constants
     return Applied(op, tuple(expanded(node, index, shape) for index in computed)), constants
-
-
-def expanded(node: OnnxNode, index: int, shape: tuple[int, ...]) -> Applied | int:
-    """Input `index`, broadcast to `shape` if it is smaller."""
-    return index if node.fact(index).shape == shape else Applied(Expand(shape), (index,))

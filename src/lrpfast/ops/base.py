@@ -34,6 +34,11 @@ class Op:
         """Whether what it computes is bounded by 0 and 1, as the gates of products are."""
         return False
 
+    @property
+    def has_nonnegative_weights(self) -> bool:
+        """Whether it is linear, and known to have no negative weight."""
+        return False
+
     def infer(self, *inputs: Fact) -> Fact:
         """Check the inputs' facts and return the output's; raise `ModelError` if they do not fit."""
         raise NotImplementedError

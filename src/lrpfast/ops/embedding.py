@@ -22,18 +22,24 @@ class Embedding(Op):
     Parameters
     ----------
     table : array (rows, features…)
+    wraps : bool, default True
+        Whether indices from `-rows` to -1 count from the end.
+    open : bool, default False
+        Whether other indices are allowed; their rows are zeros.
 
     Raises
     ------
     ModelError
         The table has no rows; the input is not of an integer type.
     InputError
-        When it is computed: an index is not from -rows to rows - 1.
+        When it is computed: an index is out of range, and that is not allowed.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("Embedding", "embedding", "movement")
 
     table: Array
+    wraps: bool = True
+    open: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "table", parameter("table", self.table))
@@ -49,10 +55,12 @@ class Embedding(Op):
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
         rows = len(self.table)
-        wrong = x[(x < -rows) | (x >= rows)]
-        if wrong.size:
-            raise InputError(f"the index {int(wrong[0])} is out of range for an embedding of {rows} rows")
-        z: Array = self.table[x.astype(np.intp)].astype(x.dtype, copy=False)
+        outside = (x < (-rows if self.wraps else 0)) | (x >= rows)
+        if outside.any() and not self.open:
+            wrong = int(x[outside][0])
+            raise InputError(f"the index {wrong} is out of range for an embedding of {rows} rows")
+        z: Array = self.table[np.where(outside, 0, x).astype(np.intp)].astype(x.dtype, copy=False)
+        z[outside] = 0
         return z
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..graph import Fact
 from .activation import Clip, Relu
+from .affine import Ints, of_sample, operand
 from .arithmetic import combined, one_shape
 from .base import Array, Elementwise, Op
 from .movement import Identity
@@ -123,11 +124,18 @@ class Bound(Elementwise):
 @reads("Max", "Min")
 def _read_extreme(node: OnnxNode) -> Reading:
     upper = node.op_type == "Min"
-    found, constants = combined(node, Min() if upper else Max())
+    found, constants = combined(node, Min() if upper else Max(), _bound)
     if constants:
         bound = reduce(np.minimum if upper else np.maximum, constants)
         found = Applied(_bounded(bound, upper), (found,))
     return found if isinstance(found, Applied) else Identity()
+
+
+def _bound(node: OnnxNode, index: int, sample: Ints) -> Array:
+    """A constant input. Infinity is allowed: it is no bound at all, which JAX writes before a Softmax."""
+    array = node.shared(index, 1 + len(sample))
+    infinite = array.dtype.kind == "f" and np.isinf(array).any()
+    return of_sample(node, index, array, sample) if infinite else operand(node, index, sample)
 
 
 def _bounded(bound: Array, upper: bool) -> Op:

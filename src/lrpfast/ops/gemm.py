@@ -1,4 +1,4 @@
-"""Dense layers (ONNX Gemm, and MatMul by a constant)."""
+"""Dense layers (ONNX Gemm; MatMul and Einsum are in `contraction.py`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..graph import Fact
-from .base import Array, Linear, Op
-from .movement import Reshape
+from .base import Array, Linear
 from .parameters import check_broadcast, parameter
 from .reading import OnnxNode, Unsupported, reads
 
@@ -85,15 +84,3 @@ def _read_gemm(node: OnnxNode) -> Gemm:
         check_broadcast(f"tensor {node.inputs[2]!r}, its bias,", bias.shape, weight.shape[:1])
         bias = _scaled(np.broadcast_to(bias, weight.shape[:1]), node.number("beta", 1))
     return Gemm(_scaled(weight, node.number("alpha", 1)), bias)
-
-
-@reads("MatMul")
-def _read_matmul(node: OnnxNode) -> Op | tuple[Op, ...]:
-    x, weight = node.fact(0), node.weights(1)
-    while weight.ndim > 2 and len(weight) == 1 and weight.ndim <= 1 + len(x.shape):
-        weight = weight[0]
-    if weight.ndim > 2:
-        raise Unsupported(f"its right operand {node.inputs[1]!r} has shape {weight.shape}; expected a matrix")
-    if weight.ndim == 1:
-        return Gemm(weight[None]), Reshape(x.shape[:-1])
-    return Gemm(weight.T)

@@ -248,7 +248,12 @@ class Pad(Movement):
                 f"pads is {self.pads}; expected {2 * axes} numbers for samples of shape {x.shape}"
             )
         shape = tuple(a + n + b for n, a, b in zip(x.shape, self.pads[:axes], self.pads[axes:], strict=True))
-        return Fact(shape, nonnegative=x.nonnegative and (self.value >= 0 or not any(self.pads)))
+        alone = not any(self.pads)
+        return Fact(
+            shape,
+            nonnegative=x.nonnegative and (self.value >= 0 or alone),
+            integer=x.integer and (float(self.value).is_integer() or alone),
+        )
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
@@ -319,9 +324,3 @@ def _read_transpose(node: OnnxNode) -> Transpose:
     if perm[0] != 0:
         raise Unsupported(f"perm {perm} moves axis 0, the batch")
     return Transpose(node.axes(perm[1:], rank))
-
-
-@reads("Concat")
-def _read_concat(node: OnnxNode) -> Concat:
-    shapes = [node.fact(index).shape for index in range(len(node.inputs))]
-    return Concat(node.axis(node.integer("axis", 1), 1 + len(shapes[0])))

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear, Op
-from .movement import Reshape, Transpose
-from .reading import OnnxNode, Unsupported, reads
+from .reading import OnnxNode, reads
 from .windows import MAX_AXES, Ints, Windows, read_pads
 
 Geometry = tuple[Ints, Ints, Ints, Ints]
@@ -23,6 +22,8 @@ Counts = NDArray[np.integer]
 
 class _Pool(Op):
     """What all pools share: the windows they lay over a sample of a given shape."""
+
+    keeps_integers: ClassVar[bool] = False
 
     def windows(self, shape: Ints) -> Windows:
         """The windows over a sample of `shape` (c, spatial…)."""
@@ -45,7 +46,7 @@ class _Pool(Op):
             raise ModelError(
                 f"pads {windows.pads} leave windows of {windows.window} without any element of its input"
             )
-        return Fact((x.shape[0], *size), x.nonnegative)
+        return Fact((x.shape[0], *size), x.nonnegative, self.keeps_integers and x.integer)
 
 
 class _Whole(_Pool):
@@ -118,6 +119,10 @@ class AveragePool(_Windowed, Linear):
 
     count_include_pad: bool = False
 
+    @property
+    def has_nonnegative_weights(self) -> bool:
+        return True
+
     def weights(self, shape: Ints) -> Array:
         """1 / (elements that count) for each output place, for a sample of `shape` (c, spatial…)."""
         windows = self.windows(shape)
@@ -149,6 +154,10 @@ class GlobalAveragePool(_Whole, Linear):
     """Mean over all spatial axes, which are kept with size 1."""
 
     kinds: ClassVar[tuple[str, ...]] = ("GlobalAveragePool", "average_pool")
+
+    @property
+    def has_nonnegative_weights(self) -> bool:
+        return True
 
     def weights(self, shape: Ints) -> Array:
         """1 / (elements that count) for each output place, for a sample of `shape` (c, spatial…)."""
@@ -188,6 +197,7 @@ class MaxPool(_Windowed):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("MaxPool", "max_pool", "winner")
+    keeps_integers: ClassVar[bool] = True
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
@@ -216,6 +226,7 @@ class GlobalMaxPool(_Whole):
     """Maximum over all spatial axes, which are kept with size 1. In `vjp` the first winner takes all."""
 
     kinds: ClassVar[tuple[str, ...]] = ("GlobalMaxPool", "max_pool", "winner")
+    keeps_integers: ClassVar[bool] = True
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
@@ -252,46 +263,8 @@ def _read_max_pool(node: OnnxNode) -> MaxPool:
 
 
 @reads("AveragePool")
-def _read_average_pool(node: OnnxNode) -> AveragePool:
+def read_average_pool(node: OnnxNode) -> AveragePool:
     windows = _read_windows(node)
     pads = read_pads(node, windows)
     include = bool(node.integer("count_include_pad", 0))
     return AveragePool(windows.window, windows.strides, pads, windows.dilations, windows.ceil_mode, include)
-
-
-@reads("GlobalAveragePool")
-def _read_global_average_pool(node: OnnxNode) -> GlobalAveragePool:
-    return GlobalAveragePool()
-
-
-@reads("GlobalMaxPool")
-def _read_global_max_pool(node: OnnxNode) -> GlobalMaxPool:
-    return GlobalMaxPool()
-
-
-@reads("ReduceMean")
-def _read_reduce_mean(node: OnnxNode) -> tuple[Op, ...]:
-    """A mean over axes other than the batch: bring them to the end, pool over them, drop them."""
-    shape = node.fact(0).shape
-    rank = 1 + len(shape)
-    given = node.integers_or_input("axes", 1, since=18)
-    if not given:
-        raise Unsupported("without axes it is not a mean within each sample")
-    axes = sorted(node.axes(given, rank))
-    if len(axes) > MAX_AXES:
-        raise Unsupported(f"it takes the mean over {len(axes)} axes; at most {MAX_AXES}")
-    kept = [axis for axis in range(len(shape)) if axis not in axes]
-    channels = math.prod(shape[axis] for axis in kept)
-    if node.integer("keepdims", 1):
-        result = tuple(1 if axis in axes else n for axis, n in enumerate(shape))
-    else:
-        result = tuple(shape[axis] for axis in kept)
-    ops: list[Op] = []
-    if [*kept, *axes] != list(range(len(shape))):
-        ops.append(Transpose((*kept, *axes)))
-    if len(kept) != 1:
-        ops.append(Reshape((channels, *(shape[axis] for axis in axes))))
-    ops.append(GlobalAveragePool())
-    if result != (channels, *(1 for _ in axes)):
-        ops.append(Reshape(result))
-    return tuple(ops)

@@ -79,6 +79,13 @@ class OnnxNode:
             raise ModelError(f"its input {index} is missing")
         return operand
 
+    def rank(self, index: int) -> int:
+        """Number of axes of input `index`, batch included."""
+        operand = self._operand(index)
+        if isinstance(operand, Fact):
+            return 1 + len(operand.shape)
+        return (operand.values[0] if isinstance(operand, Varying) else operand).ndim
+
     def fact(self, index: int) -> Fact:
         """What is known of input `index`, which is computed from the network's input."""
         operand = self._operand(index)
@@ -97,7 +104,10 @@ class OnnxNode:
 
     def weights(self, index: int) -> Array:
         """Value of input `index`, a constant of finite floating-point numbers."""
-        array = self.constant(index)
+        return self.floats(index, self.constant(index))
+
+    def floats(self, index: int, array: Constant) -> Array:
+        """The value of input `index`, checked to be finite floating-point numbers."""
         if array.dtype.name in ("float16", "bfloat16"):
             array = array.astype(np.float32)
             array.flags.writeable = False
@@ -132,6 +142,29 @@ class OnnxNode:
                 raise Unsupported(f"its input {index} ({self.inputs[index]!r}) computes with the batch size")
             result.append(BATCH if pair == operand.batches else int(pair[0]))
         return tuple(result)
+
+    def row(self, index: int) -> Constant:
+        """The constant input `index` without its first axis, the batch, along which it must be the same."""
+        operand, name = self._operand(index), self.inputs[index]
+        varies = isinstance(operand, Varying)
+        trials = operand.values if isinstance(operand, Varying) else (self.constant(index),)
+        for place, value in enumerate(trials):
+            allowed = (operand.batches[place],) if isinstance(operand, Varying) else (1, self.batch)
+            fits = value.ndim and len(value) in allowed and value[0].shape == trials[0].shape[1:]
+            if not fits or not (value == trials[0][:1]).all():
+                why = "depends on the batch size" if varies else f"has shape {value.shape}"
+                raise Unsupported(
+                    f"its input {index} ({name!r}) {why}; expected the same values for each sample of a batch"
+                )
+        row: Constant = trials[0][0]
+        return row
+
+    def shared(self, index: int, rank: int) -> Constant:
+        """Value of the constant input `index`; one row of it, if it has a row for each sample and `rank` axes."""
+        operand = self._operand(index)
+        if isinstance(operand, Varying) and all(value.ndim == rank for value in operand.values):
+            return self.row(index)[None]
+        return self.constant(index)
 
     # --- attributes ---
 
@@ -221,6 +254,11 @@ _FLAT = "it is piecewise constant: it has no gradient, and relevance would pass 
 REFUSED: dict[str, str] = {
     **dict.fromkeys(("Ceil", "Floor", "Round", "Sign"), _FLAT),
     "Hardmax": f"{_FLAT}; to explain what it chooses from, name that: output=…",
+    "ReduceProd": "a product does not say how much of it each factor is",
+    "ReverseSequence": "how much of each sample it reverses differs from sample to sample",
+    **dict.fromkeys(
+        ("Scatter", "ScatterElements", "ScatterND"), "it writes into an array, whole samples at a time"
+    ),
     "Mod": "remainders are no function that relevance could pass through",
 }
 """Why there is no reader, for some ONNX operator types that one might expect."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..graph import Fact
-from .affine import of_sample
-from .arithmetic import expanded, one_shape
+from .affine import expanded, of_sample
+from .arithmetic import one_shape
 from .base import Array, Movement
 from .parameters import check_broadcast, parameter
 from .product import broadcast_inputs
@@ -102,16 +102,18 @@ class Mask(Movement):
 
 @reads("Where")
 def _read_where(node: OnnxNode) -> Reading:
-    condition = node.constant(0)
+    if not node.is_constant(0):
+        raise Unsupported(f"its input 0 ({node.inputs[0]!r}) is computed, not a constant")
     computed = [index for index in (1, 2) if not node.is_constant(index)]
     shape = broadcast_inputs(node, *computed)
-    mask = of_sample(node, 0, condition, shape)
+    mask = of_sample(node, 0, node.shared(0, 1 + len(shape)), shape)
     if len(computed) == 2:
         return Applied(Where(mask), (expanded(node, 1, shape), expanded(node, 2, shape)))
     if computed == [2]:
         mask = ~mask
     other = 3 - computed[0]
-    fill: Any = np.where(mask, 0, of_sample(node, other, node.constant(other), shape).astype(np.float64))
+    fill: Any = of_sample(node, other, node.shared(other, 1 + len(shape)), shape).astype(np.float64)
+    fill = np.where(mask, 0, fill)
     if not np.isfinite(fill).all():
         raise Unsupported("it puts NaN or infinity in the place of what it masks")
     return Applied(Mask(mask, fill), tuple(computed))

@@ -54,9 +54,11 @@ def _read_flatten(node: OnnxNode) -> Reshape:
 def _read_squeeze(node: OnnxNode) -> Reshape:
     shape = node.fact(0).shape
     given = node.integers_or_input("axes", 1, since=13)
-    if given is None:
+    if given is None and (node.batch or 1) == 1:
         raise Unsupported("without axes it would also drop the batch axis of a single sample; name the axes")
-    axes = node.axes(given, 1 + len(shape))
+    axes = (
+        tuple(i for i, n in enumerate(shape) if n == 1) if given is None else node.axes(given, 1 + len(shape))
+    )
     if any(shape[axis] != 1 for axis in axes):
         raise ModelError(f"it squeezes axes {given} of samples of shape {shape}; their sizes must be 1")
     return Reshape(tuple(n for axis, n in enumerate(shape) if axis not in axes))

@@ -1,15 +1,23 @@
-"""Readers of the ONNX operators that become `Slice` or `Pad`: Slice, Split, Gather, Pad."""
+"""Readers of the ONNX operators that cut, join and pad: Slice, Split, Concat, Pad."""
 
 from __future__ import annotations
 
-from ..errors import ModelError
-from .base import Op
-from .embedding import Embedding
-from .movement import Pad, Reshape, Slice
-from .parameters import integers
-from .reading import BATCH, OnnxNode, Unsupported, reads
+from typing import Any
 
-LARGE = 2**31 - 1
+import numpy as np
+
+from ..errors import ModelError
+from .base import Array, Op
+from .chain import Chain
+from .movement import Concat, Identity, Pad, Slice
+from .parameters import integers
+from .reading import BATCH, Applied, OnnxNode, Reading, Unsupported, reads
+from .select import Mask
+from .take import sliced, taken
+
+Ints = tuple[int, ...]
+
+LARGE = 10**9
 """Ends from here on mean the end of the axis, whatever its size."""
 
 
@@ -25,20 +33,21 @@ def _read_slice(node: OnnxNode) -> Slice:
         raise ModelError(f"starts {first}, ends {last}, axes {axes}, steps {steps} differ in length")
     ranges = [range(n) for n in shape]
     for start, end, axis, step in zip(first, last, axes, steps, strict=True):
-        if axis in (0, -rank) and start == 0 and step == 1 and (end is BATCH or end >= LARGE):
-            continue  # all of the batch
+        if axis in (0, -rank) and _is_whole_batch(node, start, end, step):
+            continue
         if start is None or end is None or not step:
             raise Unsupported(f"it slices from {start} to {end} in steps of {step} on axis {axis}")
         place = node.axis(axis, rank)
         ranges[place] = ranges[place][slice(start, end, step)]
         if not ranges[place]:
             raise ModelError(f"its slice {start}:{end}:{step} of axis {axis} (size {shape[place]}) is empty")
-    return _slice(ranges)
+    return sliced(ranges)
 
 
-def _slice(ranges: list[range]) -> Slice:
-    """The elements of `ranges`, one per axis of a sample."""
-    return Slice(tuple(r.start for r in ranges), tuple(r.step for r in ranges), tuple(len(r) for r in ranges))
+def _is_whole_batch(node: OnnxNode, start: int | None, end: int | None, step: int | None) -> bool:
+    from_start = start is not None and (start == 0 or start <= -LARGE)
+    to_end = end is BATCH or end >= LARGE or end == node.batch
+    return from_start and to_end and step == 1
 
 
 @reads("Split", many_outputs=True)
@@ -56,53 +65,94 @@ def _read_split(node: OnnxNode) -> Slice:
     ranges = [range(n) for n in shape]
     begin = sum(n or 0 for n in lengths[: node.wanted])
     ranges[axis] = range(begin, begin + (lengths[node.wanted] or 0))
-    return _slice(ranges)
+    return sliced(ranges)
 
 
-@reads("Gather")
-def _read_gather(node: OnnxNode) -> Op | tuple[Op, ...]:
-    """An embedding, or what is a slice: one index, or indices in equal steps."""
-    if node.is_constant(0):
-        if node.integer("axis", 0) != 0:
-            raise Unsupported("its indices, which are computed, choose along another axis than the first")
-        return Embedding(node.weights(0))
-    shape = node.fact(0).shape
-    axis = node.axis(node.integer("axis", 0), 1 + len(shape))
-    indices = node.constant(1)
-    if indices.ndim > 1 or not indices.size:
-        raise Unsupported(f"its indices have shape {indices.shape}; expected one index or a list of them")
-    places = [int(n) % shape[axis] if -shape[axis] <= n < shape[axis] else -1 for n in indices.reshape(-1)]
-    if min(places) < 0:
-        raise ModelError(f"its indices {indices.tolist()} are out of range for an axis of {shape[axis]}")
-    step = places[1] - places[0] if len(places) > 1 else 1
-    run = range(places[0], places[0] + step * len(places), step or 1)
-    if list(run) != places:
-        raise Unsupported(f"its indices {indices.tolist()} are not in equal steps")
-    ranges = [range(n) for n in shape]
-    ranges[axis] = run
-    if indices.ndim:
-        return _slice(ranges)
-    return _slice(ranges), Reshape((*shape[:axis], *shape[axis + 1 :]))
+@reads("Concat")
+def _read_concat(node: OnnxNode) -> Reading:
+    """Constants among its inputs become a border of the computed array before them, or of the first one."""
+    computed = [index for index in range(len(node.inputs)) if not node.is_constant(index)]
+    shape = node.fact(computed[0]).shape
+    axis = node.axis(node.integer("axis", 1), 1 + len(shape))
+    pieces: list[Applied | int] = []
+    for place, index in enumerate(computed):
+        end = computed[place + 1] if place + 1 < len(computed) else len(node.inputs)
+        before = [_piece(node, i, axis, shape) for i in range(index if place == 0 else 0)]
+        after = [_piece(node, i, axis, shape) for i in range(index + 1, end)]
+        pieces.append(_between(index, node.fact(index).shape, axis, before, after))
+    if len(pieces) == 1:
+        return pieces[0] if isinstance(pieces[0], Applied) else Identity()
+    return Applied(Concat(axis), tuple(pieces))
+
+
+def _piece(node: OnnxNode, index: int, axis: int, shape: Ints) -> Array:
+    """A constant among the inputs of Concat, for one sample."""
+    row = node.row(index)
+    piece = row.astype(np.float64) if row.dtype.kind in "iu" else node.floats(index, row)
+    others, own = ((*sizes[:axis], *sizes[axis + 1 :]) for sizes in (shape, piece.shape))
+    if others != own:
+        raise ModelError(f"it joins samples of shapes {shape} and {piece.shape} along axis {axis + 1}")
+    return piece
+
+
+def _between(index: int, shape: Ints, axis: int, before: list[Array], after: list[Array]) -> Applied | int:
+    """Input `index`, of samples of `shape`, with constants on both sides of it."""
+    pieces = [*before, np.zeros(shape, np.float32), *after]
+    if len(pieces) == 1:
+        return index
+    fill = np.concatenate(pieces, axis)
+    pads = [0] * (2 * len(shape))
+    pads[axis] = sum(piece.shape[axis] for piece in before)
+    pads[len(shape) + axis] = fill.shape[axis] - pads[axis] - shape[axis]
+    border = Pad(tuple(pads))
+    return Applied(Mask(~border.constants(fill.shape), fill), (Applied(border, (index,)),))
 
 
 @reads("Pad")
-def _read_pad(node: OnnxNode) -> Op | tuple[Op, ...]:
+def _read_pad(node: OnnxNode) -> tuple[Op, ...]:
     shape = node.fact(0).shape
+    begins, ends = _pads(node, shape)
+    chain = Chain(shape)
+    if min(begins + ends, default=0) < 0:  # negative pads cut off
+        kept = [range(n)[max(0, -a) : n - max(0, -b)] for n, a, b in zip(shape, begins, ends, strict=True)]
+        if not all(kept):
+            raise ModelError(f"its pads {begins + ends} leave nothing of a sample of shape {shape}")
+        chain.then(sliced(kept))
+    widths = [(max(0, a), max(0, b)) for a, b in zip(begins, ends, strict=True)]
+    mode = node.string("mode", "constant")
+    if mode == "constant":
+        if any(map(any, widths)):
+            value = node.number("value", 0.0) if node.opset < 11 else node.scalar(2, 0.0)
+            chain.then(Pad((*(a for a, _ in widths), *(b for _, b in widths)), value))
+    elif mode in ("edge", "reflect", "wrap"):
+        for axis, width in enumerate(widths):
+            chain.then(*_repeated(chain.shape, axis, width, mode))
+    else:
+        raise ModelError(f"mode is {mode!r}; expected constant, reflect, edge or wrap")
+    return chain.read()
+
+
+def _pads(node: OnnxNode, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """What is added at the beginnings and ends of a sample's axes."""
     rank = 1 + len(shape)
-    if node.string("mode", "constant") != "constant":
-        raise Unsupported(f"mode is {node.string('mode', '')!r}; only 'constant' is supported")
     stated = node.integers_or_input("pads", 1, since=11) or ()
-    value = node.number("value", 0.0) if node.opset < 11 else node.scalar(2, 0.0)
     axes: tuple[int | None, ...] = node.sizes(3) if node.has(3) else tuple(range(rank))
-    pads = integers("pads", (n if n is not None else -1 for n in stated), 2 * len(axes))
+    if BATCH in stated:
+        raise Unsupported("it pads by the batch size")
+    pads = integers("pads", (n or 0 for n in stated), 2 * len(axes))
     begins, ends = [0] * len(shape), [0] * len(shape)
     for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         if begin or end:
             place = node.axis(axis, rank)
             begins[place], ends[place] = begin, end
-    # Negative pads cut off.
-    kept = [range(n)[max(0, -a) : n - max(0, -b)] for n, a, b in zip(shape, begins, ends, strict=True)]
-    border = Pad(tuple(max(0, n) for n in (*begins, *ends)), value)
-    if min(begins + ends, default=0) >= 0:
-        return border
-    return (_slice(kept), border) if any(border.pads) else _slice(kept)
+    return begins, ends
+
+
+def _repeated(shape: tuple[int, ...], axis: int, width: tuple[int, int], mode: Any) -> list[Op]:
+    """Padding of an axis with the sample's own elements."""
+    n = shape[axis]
+    if mode == "reflect" and max(width) >= n:
+        raise Unsupported(
+            f"it reflects {max(width)} elements of an axis of {n}, which has fewer beside its ends"
+        )
+    return [taken(shape, axis, np.pad(np.arange(n), width, mode))] if any(width) else []
