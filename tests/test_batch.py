@@ -84,6 +84,8 @@ def test_the_ledger_of_each_sample_is_that_of_the_sample_alone() -> None:
     for i, x in enumerate(X):
         alone = explainer(x[None]).conservation
         assert ledger.worst[i] == pytest.approx(alone.worst, abs=1e-14)
+        assert ledger.gain[i] == pytest.approx(max(row.gain for row in alone if not row.explained), rel=1e-9)
+        assert max(row.gain for row in alone) > ledger.gain[i] + 0.1  # the explained output's is another thing
         for part in ("bias", "stabilizer", "dead"):
             expected = sum(getattr(row, part) for row in alone)
             assert getattr(ledger, part)[i] == pytest.approx(expected, abs=1e-12)

@@ -141,9 +141,8 @@ class Explaining:
                     _failed(samples[0], samples[0].wanted, in_words(error), rank)
                     for rank in range(self.target.ranks)
                 ]
-            return [
-                row for sample in samples for row in self._rows([sample])
-            ]  # to find out whose fault it is
+            alone = (self._rows([sample]) for sample in samples)  # to find out whose fault it is
+            return [row for rows in alone for row in rows]
         return [
             row for rank, explanation in enumerate(explanations)
             for row in self._made(samples, explanation, rank)
