@@ -162,6 +162,9 @@ def test_pictures_and_labels_and_columns(run: Run) -> None:
         ("b", "class 2"),
         ("c", "class 3"),
     ]
+    assert result.stderr.startswith(
+        "note: pictures are brought to 0 ... 1; if the network wants them otherwise"
+    )
     assert sorted(os.listdir("heat")) == ["00000000-a.png", "00000001-b.png", "00000002-c.png", "_job.json"]
     found = zarr.open_array("r.zarr", mode="r")[:].reshape(3, -1)
     for row, relevance in zip(rows, found, strict=True):

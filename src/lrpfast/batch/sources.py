@@ -51,6 +51,11 @@ def open_source(url: str | os.PathLike[str], decoder: Decoder, columns: Columns)
     return source
 
 
+def may_hold_pictures(url: str) -> bool:
+    """Whether a source is something else than arrays, by its name alone."""
+    return suffix_of(url.rstrip("/")) not in (*ARRAYS, ".zarr")
+
+
 def check_apart(source: str | os.PathLike[str], outputs: Iterable[str | os.PathLike[str]]) -> None:
     """Raise an `InputError` if an output would lie in the folder that is read, and become an input."""
     place = Place.at(source)

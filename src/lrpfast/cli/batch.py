@@ -28,7 +28,7 @@ from .console import (
     shorten,
     usage,
 )
-from .inputs import choose_preprocessing
+from .inputs import UNIT, choose_preprocessing, is_picture
 from .labels import read_labels
 from .options import (
     Parameters,
@@ -198,6 +198,7 @@ def batch(
     max_memory: int | None, backend: str | None, dtype: str, as_json: bool,
 ) -> int:  # fmt: skip
     from ..batch import run
+    from ..batch.sources import may_hold_pictures
     from ..batch.targets import parse
 
     if reference is None and any(name == "drift" for name, _ in fail_on):
@@ -218,6 +219,9 @@ def batch(
     boxed = preprocess is not None and composite in BOXED
     box = bounds(preprocessing, network.input_shape) if boxed else None
     chosen = make_composite(composite, parameters, low, high, network.canonized(dtype).graph, box)
+    if preprocess is None and may_hold_pictures(source) and is_picture(network.input_shape):
+        how = "brought to 0 ... 1" if preprocessing == UNIT else "preprocessed as for ImageNet"
+        note(f"pictures are {how}; if the network wants them otherwise, say --preprocess")
     progress = Rate()
     try:
         summary = run(
