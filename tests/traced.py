@@ -1,8 +1,8 @@
 """Any torch network in a form in which zennit has a rule for every step.
 
 A network is traced; functions that it calls become modules that zennit knows, products by a gate become
-modules whose gradient is the rule of our `SignalTakesAll`, and convolutions absorb the batch normalization
-behind them. A function that is not listed here is refused, since zennit would take its gradient.
+modules whose gradient is the rule of our `SignalTakesAll`, and layers absorb the batch normalization and
+the factors behind them. A function that is not listed here is refused, since zennit would take its gradient.
 """
 
 from __future__ import annotations
@@ -26,17 +26,6 @@ MOVEMENT = frozenset(
 
 _ADD = (operator.add, operator.iadd, torch.add)
 _MUL = (operator.mul, operator.imul, torch.mul)
-
-
-class Scale(nn.Module):
-    """The product with a parameter; zennit passes relevance through."""
-
-    def __init__(self, factor: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("factor", factor.detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.get_buffer("factor")
 
 
 class Norm(nn.Module):
@@ -78,7 +67,7 @@ class Gate(nn.Module):
         return result
 
 
-PASSED = (Scale, Norm, HardSigmoid)
+PASSED = (Norm, HardSigmoid)
 """Modules that are to pass relevance through, and that zennit does not know."""
 
 
@@ -103,9 +92,6 @@ def traced(module: nn.Module, kind: torch.dtype) -> fx.GraphModule:
     offenders = [str(node) for node in list(network.graph.nodes) if not _replaced(network, node)]
     if offenders:
         raise ValueError(f"zennit would take the plain gradient of {', '.join(offenders)}")
-    for node in network.graph.nodes:
-        if node.op == "call_module" and isinstance(network.get_submodule(node.target), Norm):
-            _fold_on(network, node)
     network.graph.lint()
     network.recompile()
     return network.eval().requires_grad_(False)
@@ -115,7 +101,7 @@ def _replaced(network: fx.GraphModule, node: fx.Node) -> bool:
     """Put a module in the place of a function; False if there is none."""
     if node.op not in ("call_function", "call_method"):
         return True
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
+    name = _called(node)
     tensors = tuple(a for a in node.args if isinstance(a, fx.Node))
     graph = network.graph
     with graph.inserting_before(node):
@@ -128,7 +114,7 @@ def _replaced(network: fx.GraphModule, node: fx.Node) -> bool:
             parameters = [a for a in tensors if a.op == "get_attr"]
             if parameters:
                 (signal,) = set(tensors) - set(parameters)
-                return _put(network, node, Scale(_attribute(network, parameters[0])), signal)
+                return _scaled(network, node, signal, _attribute(network, parameters[0]))
             gates = [a for a in tensors if _is_gate(network, a)]
             if len(gates) != 1:
                 return False
@@ -154,23 +140,24 @@ def _replaced(network: fx.GraphModule, node: fx.Node) -> bool:
     return False
 
 
-def _fold_on(network: fx.GraphModule, node: fx.Node) -> None:
-    """Fold scale and shift of a normalization into the layer that alone reads it, as canonisation does."""
-    norm: Any = network.get_submodule(str(node.target))
-    (after, *others) = node.users
-    while not others and after.target == "permute":
-        (after, *others) = after.users
-    if others or after.op != "call_module":
-        return
-    layer: Any = network.get_submodule(str(after.target))
-    if not isinstance(layer, nn.Linear | nn.Conv2d) or any(getattr(layer, "padding", ())):
-        return
-    assert getattr(layer, "groups", 1) == 1
-    channels = (1, -1, *(1,) * (layer.weight.ndim - 2))
-    layer.bias.data += (layer.weight * norm.bias.view(channels)).flatten(1).sum(1)
-    layer.weight.data *= norm.weight.view(channels)
-    norm.weight.fill_(1)
-    norm.bias.zero_()
+def _called(node: fx.Node) -> str:
+    """The name of the function or method that a step calls."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
+
+
+def _scaled(network: fx.GraphModule, node: fx.Node, signal: fx.Node, factor: Tensor) -> bool:
+    """Fold a factor per channel into the dense layer before it, as canonisation does; False if there is none."""
+    before = signal
+    while _called(before) == "permute" and len(before.users) == 1:
+        before = before.args[0]  # type: ignore[assignment]
+    layer: Any = network.get_submodule(str(before.target)) if before.op == "call_module" else None
+    if not isinstance(layer, nn.Linear) or len(before.users) != 1:
+        return False
+    layer.weight.data *= factor.reshape(-1, 1)
+    layer.bias.data *= factor.reshape(-1)
+    node.replace_all_uses_with(signal)
+    network.graph.erase_node(node)
+    return True
 
 
 def _attribute(network: fx.GraphModule, node: Any) -> Tensor:

@@ -21,10 +21,11 @@ from .gates import with_gates
 from .graph import Fact, Graph, Node, prune
 from .ops.activation import Clip, Sigmoid
 from .ops.affine import Affine
-from .ops.base import Array, Op
+from .ops.base import Array, Movement, Op
 from .ops.conv import Conv, ConvTranspose
 from .ops.gemm import Gemm
 from .ops.movement import Expand, Identity, Pad, Reshape, Slice, Transpose
+from .ops.normalization import Normalizing
 from .ops.softmax import LogSoftmax, Softmax
 from .patterns import find_patterns
 from .transposes import with_transposes_late
@@ -155,6 +156,8 @@ class _Folding:
         # would move the zero from which the first layer's contributions are counted.
         if len(readers) != 1 or node.inputs[0] in self.graph.inputs or node.output == self.graph.output:
             return False
+        if self.is_of_normalization(node):
+            return False
         (after,) = readers
         op = _before(affine, after.op, self.shape(node.output), self.dtype)
         if op is None:
@@ -162,6 +165,13 @@ class _Folding:
         self.changes.append(f"{node.name}: folded into {after.name} after it")
         self.merge(node, after, Node(after.name, op, node.inputs, after.output))
         return True
+
+    def is_of_normalization(self, node: Node) -> bool:
+        """Whether an affine operator holds the γ and β of a normalisation, whose rule passes relevance through both."""
+        before = self.producers.get(node.inputs[0])
+        while before is not None and isinstance(before.op, Movement) and len(before.inputs) == 1:
+            before = self.producers.get(before.inputs[0])
+        return before is not None and isinstance(before.op, Normalizing)
 
     def fold_padding(self, node: Node, pad: Pad) -> bool:
         """Let the convolution that alone reads a zero-padded array do the padding.
