@@ -711,7 +711,7 @@ def test_a_folder_that_cannot_be_written_any_more_ends_the_job() -> None:
         if done == 10:
             shutil.rmtree("out")
 
-    with pytest.raises(OutputError, match="cannot write '.*part-00000"):
+    with pytest.raises(OutputError, match=r"cannot write '.*part-00000"):
         run(LINEAR, "x.npy", "out", part_rows=5, batch_size=5, progress=remove)
 
 
