@@ -22,6 +22,12 @@ COMPOSITES = (
     "epsilon_gamma_box",
 )
 
+# VGG-16 takes as long as all others together, and has no operator that VGG-11 and the ResNets have not.
+CASES = [
+    (name, rules) for name in NETWORKS for rules in COMPOSITES
+    if name != "vgg16_bn" or rules == "epsilon_gamma_box"
+]  # fmt: skip
+
 
 @cache
 def loaded(name: str) -> lrpfast.Network:
@@ -50,15 +56,13 @@ def heatmaps(name: str, rules: str, photo: str, dtype: type) -> tuple[np.ndarray
     return theirs, explanation.relevance
 
 
-@pytest.mark.parametrize("rules", COMPOSITES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "rules"), CASES)
 def test_float64_heatmaps_are_those_of_zennit(name: str, rules: str) -> None:
     theirs, ours = heatmaps(name, rules, PHOTOGRAPHS[1], np.float64)
     assert distance(ours, theirs) <= 1e-9
 
 
-@pytest.mark.parametrize("rules", COMPOSITES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "rules"), CASES)
 def test_float32_heatmaps_are_as_close_as_those_of_zennit(name: str, rules: str) -> None:
     # Where two candidates of a max-pooling, or the two sides of a residual sum that cancels, differ by less
     # than float32's last bit, rounding decides which pixel gets the relevance: 1e-4 to 1e-3 of the whole
