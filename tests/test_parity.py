@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from conftest import BACKENDS
 from networks import HIGH, LOW, PHOTOGRAPHS, network, photograph
 from small_networks import onnxruntime_forward
 
@@ -83,6 +84,14 @@ def test_predictions_are_those_of_onnxruntime(name: str) -> None:
     theirs = onnxruntime_forward(str(network(name).path), x)
     assert np.abs(loaded(name).predict(x) - theirs).max() <= 1e-4 * np.abs(theirs).max()
     assert (loaded(name).predict(x).argmax(axis=1) == theirs.argmax(axis=1)).all()
+
+
+@pytest.mark.skipif("numba" not in BACKENDS, reason="only where the suite runs on Numba")
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "vgg16_bn"])
+def test_numba_agrees(name: str) -> None:
+    x, options = photograph(PHOTOGRAPHS[1]), {"dtype": np.float64, "composite": "epsilon_plus_flat"}
+    ours = lrpfast.explain(loaded(name), x, **options).relevance_of()
+    assert distance(lrpfast.explain(loaded(name), x, backend="numba", **options).relevance_of(), ours) <= 1e-9
 
 
 @pytest.mark.parametrize("name", NETWORKS)

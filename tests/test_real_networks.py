@@ -13,6 +13,7 @@ from io import BytesIO
 import numpy as np
 import onnx
 import pytest
+from conftest import BACKENDS
 from flip_cases import CASES, EPSILON, FILES
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx import numpy_helper
@@ -35,6 +36,18 @@ def test_inputs_with_relevance_decide(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_ledger_closes(name: str) -> None:
     assert CASES[name]().explanation.conservation.worst < 1e-5
+
+
+@pytest.mark.skipif("numba" not in BACKENDS, reason="only where the suite runs on Numba")
+@pytest.mark.parametrize("name", CASES)
+def test_numba_agrees(name: str) -> None:
+    case = CASES[name]()
+    ours, numbas = (
+        lrpfast.explain(case.network, case.x[:2], composite=case.composite, dtype=np.float64, backend=backend)
+        for backend in (None, "numba")
+    )
+    scale = np.linalg.norm(ours.relevance_of())
+    assert np.linalg.norm(numbas.relevance_of() - ours.relevance_of()) <= 1e-9 * scale
 
 
 def test_mlp_of_scikit_learn_reads_digits() -> None:
