@@ -139,9 +139,9 @@ def test_help_fits_80_columns_and_has_examples(run: Run, command: str | None) ->
 
 def test_help_documents_the_exit_codes(run: Run) -> None:
     text = run("--help").stdout
-    assert all(f"\n    {code:<5}" in text for code in (0, 1, 2, 3, 4, 130))
+    assert all(f"\n    {code:<5}" in text for code in (0, 1, 2, 3, 4, 5, 6, 130))
     assert list(COMMANDS) == [
-        "explain", "check", "inspect", "composites", "rules", "bench", "doctor", "demo"
+        "explain", "batch", "check", "inspect", "composites", "rules", "bench", "doctor", "demo"
     ]  # fmt: skip
 
 

@@ -26,6 +26,9 @@ HEAVY = (
     "click",
     "matplotlib",
     "tokenizers",
+    "pyarrow",
+    "fsspec",
+    "zarr",
     "torch",
     "scipy",
     "hypothesis",
@@ -40,8 +43,9 @@ def modules_after(code: str) -> set[str]:
     return set(json.loads(result.stdout.splitlines()[-1]))
 
 
-def test_import_loads_nothing_heavy() -> None:
-    assert modules_after("import lrpfast") & set(HEAVY) == set()
+@pytest.mark.parametrize("module", ["lrpfast", "lrpfast.batch"])
+def test_import_loads_nothing_heavy(module: str) -> None:
+    assert modules_after(f"import {module}") & set(HEAVY) == set()
 
 
 def test_explaining_a_network_by_hand_loads_nothing_heavy_either() -> None:

@@ -12,7 +12,7 @@ import typing as _typing
 from ._version import __version__
 
 if _typing.TYPE_CHECKING:
-    from . import draw, image, layers, preprocess, taylor, text, tokens
+    from . import batch, draw, image, layers, preprocess, taylor, text, tokens
     from .api import Explainer, compare, explain, load, propagate
     from .backends import get_num_threads, set_num_threads
     from .composites import COMPOSITES, Composite, Selector, composite
@@ -155,6 +155,7 @@ __all__ = [
     "ZBox",
     "ZPlus",
     "__version__",
+    "batch",
     "compare",
     "composite",
     "draw",
@@ -174,7 +175,7 @@ __all__ = [
     "tokens",
 ]  # fmt: skip
 
-_MODULES = ("draw", "image", "layers", "preprocess", "taylor", "text", "tokens")
+_MODULES = ("batch", "draw", "image", "layers", "preprocess", "taylor", "text", "tokens")
 _HOMES = (
     "api",
     "rules",

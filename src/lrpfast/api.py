@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +160,17 @@ class Explainer:
             The network does not know the shape of its input yet.
         """
         return self._prepared(self.network).plan.bytes_per_sample
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What the manifests of all explanations will say: model hash, composite, rule per node, versions, backend.
+
+        Raises
+        ------
+        ModelError
+            The network does not know the shape of its input yet.
+        """
+        return self._prepared(self.network).manifests[0]
 
     def _prepared(self, network: Network, keep: bool = False) -> Prepared:
         """What is needed for inputs of the network's shape, made at its first use."""

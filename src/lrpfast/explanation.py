@@ -15,7 +15,7 @@ import numpy as np
 from .blowup import check_threshold
 from .errors import InputError
 from .files import whole_file
-from .ledger import BLOWUP, ConservationRow
+from .ledger import BLOWUP, ConservationRow, SampleLedger
 from .ops.base import Array
 
 if TYPE_CHECKING:
@@ -36,10 +36,17 @@ class Conservation(Sequence[ConservationRow]):
     ----------
     rows : iterable of ConservationRow, or a function that makes them
         A function is called when the rows are looked at first.
+    samples : callable, optional
+        Makes the figures of each sample.
     """
 
-    def __init__(self, rows: Iterable[ConservationRow] | Callable[[], Iterable[ConservationRow]]) -> None:
+    def __init__(
+        self,
+        rows: Iterable[ConservationRow] | Callable[[], Iterable[ConservationRow]],
+        samples: Callable[[], SampleLedger] | None = None,
+    ) -> None:
         self._source = rows
+        self._samples = samples
 
     @cached_property
     def _rows(self) -> tuple[ConservationRow, ...]:
@@ -71,6 +78,18 @@ class Conservation(Sequence[ConservationRow]):
         """The largest |unexplained|; 0 where no rule promises conservation."""
         shares = [abs(row.unexplained) for row in self if not np.isnan(row.unexplained)]
         return max(shares, default=0.0)
+
+    def by_sample(self) -> SampleLedger:
+        """The ledger of each sample rather than of the batch, over all nodes.
+
+        Raises
+        ------
+        InputError
+            The explanation was saved, pickled or cut: only sums over the batch were kept.
+        """
+        if self._samples is None:
+            raise InputError("this ledger has sums over the batch only; ask the explanation as it was made")
+        return self._samples()
 
     def blowups(self, threshold: float = BLOWUP) -> Conservation:
         """The rows of nodes that multiplied Σ|R| by more than `threshold`.

@@ -112,10 +112,11 @@ class ConservationRow:
 
     def blows_up(self, threshold: float = BLOWUP) -> bool:
         """Whether the node's rule promises conservation, and it multiplied Σ|R| by more than `threshold`."""
-        return self.gain > _beyond(threshold) and not self.explained and not math.isnan(self.unexplained)
+        return self.gain > beyond(threshold) and not self.explained and not math.isnan(self.unexplained)
 
 
-def _beyond(threshold: float) -> float:
+def beyond(threshold: float) -> float:
+    """What a gain has to exceed to be a blow-up, rounding left aside."""
     return threshold * (1 + _SLACK)
 
 
@@ -136,6 +137,29 @@ class _Pairs(NamedTuple):
 def _pairs(lists: Sequence[tuple[tuple[int, int | None], ...]]) -> _Pairs:
     found = [(row, a, -1 if b is None else b) for row, pairs in enumerate(lists) for a, b in pairs]
     return _Pairs(*np.array(found, np.intp).reshape(-1, 3).T)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleLedger:
+    """The conservation ledger of each sample, over all nodes.
+
+    Attributes
+    ----------
+    worst : array (n,)
+        The largest |unexplained| of a node, as in `ConservationRow`; 0 where no rule promises conservation.
+    bias, stabilizer, dead, clipped : array (n,)
+        What all nodes together took.
+    gain : array (n,)
+        The largest gain of a node that could blow up: its rule promises conservation, and it does not make the
+        explained output.
+    """
+
+    worst: Numbers
+    bias: Numbers
+    stabilizer: Numbers
+    dead: Numbers
+    clipped: Numbers
+    gain: Numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,30 +241,51 @@ class Books:
         NonFiniteError
             Some relevance is NaN or infinite; names the node that made it.
         """
-        rows, which, arrived, ledgers = self._index
-        split = n * PARTS * self.ledgers
-        parts = np.zeros((self.ledgers + 1, PARTS))  # the last for nodes without a ledger
+        parts, sums = self._split(numbers, n)
         with _QUIET():
-            numbers[:split].reshape(self.ledgers, n, PARTS).sum(axis=1, out=parts[:-1])
-            samples = self._sums(numbers, n)
-            sums = samples.sum(axis=1)
-            left = np.asarray(np.bincount(rows, self._signs * sums[which, 0], len(self.accounts)), np.float64)
-            handed = self._handed(samples)
-            finite = np.isfinite(left) & np.isfinite(handed).all(axis=1)
-            if not finite.all():
-                self._refuse(finite)
-            r_in, size = sums[arrived].T
-            covered, bias, stabilizer, dead = parts[ledgers].T
-            gap = r_in - covered
-            small = np.abs(gap) <= 1e-14 * size  # the sums' own rounding
-            dead = dead + np.where(small | (ledgers == self.ledgers), 0, gap)
-            clipped = self._clipped(samples, handed)
-            rest = r_in - left - bias - stabilizer - dead - clipped
-            unexplained = np.divide(rest, size, out=np.zeros_like(rest), where=size != 0)
-            gains = self._gains(samples, handed)
-            columns = [r_in, left, bias, stabilizer, dead, unexplained, clipped, gains]
-            lines = np.stack(columns, axis=1).tolist()
+            handed = self._handed(sums)
+            clipped = self._clipped(sums, handed).sum(axis=1, keepdims=True)
+            together = parts.sum(axis=1, keepdims=True), sums.sum(axis=1, keepdims=True)
+            columns = self._columns(*together, clipped, handed)
+            gains = self._gains(sums, handed).max(axis=1, initial=0.0)
+            lines = np.concatenate([columns[:, :, 0], gains[:, None]], axis=1).tolist()
         return tuple(_row(account, line) for account, line in zip(self.accounts, lines, strict=True))
+
+    def by_sample(self, numbers: Numbers, n: int) -> SampleLedger:
+        """What became of each sample's relevance, out of the numbers of a run with `n` samples."""
+        parts, sums = self._split(numbers, n)
+        with _QUIET():
+            handed = self._handed(sums)
+            columns = self._columns(parts, sums, self._clipped(sums, handed), handed)
+            gains = self._gains(sums, handed)
+        conserving = np.array([account.conserves for account in self.accounts], np.bool_)
+        explained = np.array([account.explained for account in self.accounts], np.bool_)
+        worst = np.abs(columns[conserving, 5]).max(axis=0, initial=0.0)
+        gain = gains[conserving & ~explained].max(axis=0, initial=0.0)
+        bias, stabilizer, dead, _, clipped = columns[:, 2:7].sum(axis=0)
+        return SampleLedger(worst, bias, stabilizer, dead, clipped, gain)
+
+    def _split(self, numbers: Numbers, n: int) -> tuple[Numbers, Numbers]:
+        """The ledgers (ledgers, n, 4) and the sums (sums, n, 2)."""
+        return numbers[: n * PARTS * self.ledgers].reshape(self.ledgers, n, PARTS), self._sums(numbers, n)
+
+    def _columns(self, parts: Numbers, sums: Numbers, clipped: Numbers, handed: Numbers) -> Numbers:
+        """The numbers of the ledger but for the gain, (accounts, 7, m), for m samples or sums of samples."""
+        rows, which, arrived, ledgers = self._index
+        left = np.zeros(clipped.shape)
+        np.add.at(left, rows, self._signs[:, None] * sums[which, :, 0])
+        finite: NDArray[np.bool_] = np.isfinite(np.concatenate([left, handed], axis=1)).all(axis=1)
+        if not finite.all():
+            self._refuse(finite)
+        nothing = np.zeros((1, *parts.shape[1:]))  # for nodes without a ledger
+        covered, bias, stabilizer, dead = np.concatenate([parts, nothing])[ledgers].transpose(2, 0, 1)
+        r_in, size = sums[arrived].transpose(2, 0, 1)
+        gap = r_in - covered
+        small = np.abs(gap) <= 1e-14 * size  # the sums' own rounding
+        dead = dead + np.where(small | (ledgers == self.ledgers)[:, None], 0, gap)
+        rest = r_in - left - bias - stabilizer - dead - clipped
+        unexplained = np.divide(rest, size, out=np.zeros_like(rest), where=size != 0)
+        return np.stack([r_in, left, bias, stabilizer, dead, unexplained, clipped], axis=1)
 
     def blown_up(self, numbers: Numbers, n: int, threshold: float) -> list[tuple[Account, float]]:
         """The accounts whose rows `blows_up` in a run with `n` samples, and their gains."""
@@ -253,8 +298,8 @@ class Books:
         if not (most / threshold > sizes[arrived]).any():
             return []
         with _QUIET():
-            gains = self._gains(samples, self._handed(samples))
-        found = np.flatnonzero((gains > _beyond(threshold)) & self._judged)
+            gains = self._gains(samples, self._handed(samples)).max(axis=1, initial=0.0)
+        found = np.flatnonzero((gains > beyond(threshold)) & self._judged)
         return [(self.accounts[i], float(gains[i])) for i in found]
 
     def _sums(self, numbers: Numbers, n: int) -> Numbers:
@@ -273,23 +318,23 @@ class Books:
         return total
 
     def _gains(self, sums: Numbers, handed: Numbers) -> Numbers:
-        """The largest of all samples, for each account."""
+        """Of each account in each sample: (accounts, n)."""
         arrived = sums[self._index[2], :, 1]
         nothing = np.where(handed > 0, np.inf, 0.0)
         gains = np.divide(handed, arrived, out=nothing, where=arrived > 0)
-        largest: Numbers = np.minimum(gains.max(axis=1, initial=0.0), self._limits)
-        return largest
+        limited: Numbers = np.minimum(gains, self._limits[:, None])
+        return limited
 
     def _clipped(self, sums: Numbers, handed: Numbers) -> Numbers:
-        """What was taken by scaling contributions down, for each account."""
-        total = np.zeros(len(self.accounts))
+        """What was taken by scaling contributions down, of each account in each sample: (accounts, n)."""
+        total = np.zeros_like(handed)
         (clipping,) = np.nonzero(self._limits < np.inf)
         if len(clipping):
             given = np.zeros_like(handed)
             np.add.at(given, self._whole.rows, sums[self._whole.after, :, 0])
             arrived = sums[self._index[2][clipping], :, 1]
             factors = scales(arrived, handed[clipping], self._limits[clipping, None])
-            total[clipping] = ((1 - factors) * given[clipping]).sum(axis=1)
+            total[clipping] = (1 - factors) * given[clipping]
         return total
 
     def _refuse(self, finite: NDArray[np.bool_]) -> None:

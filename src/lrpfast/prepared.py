@@ -6,6 +6,7 @@ import fnmatch
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,13 +160,14 @@ class Prepared:
 
     def _explanation(self, asked: Asked, answer: Answer) -> Explanation:
         """The explanation that an answer about the whole batch makes."""
+        books, numbers, n = self._books(asked), answer.numbers, len(answer.output)
         return Explanation(
             relevance=like_given(self.graph.inputs, answer.relevance),
             output=answer.output,
             probabilities=answer.probabilities,
             target=answer.target,
             layers=answer.layers,
-            conservation=Conservation(self._books(asked).settled(answer.numbers, len(answer.output))),
+            conservation=Conservation(books.settled(numbers, n), partial(books.by_sample, numbers, n)),
             manifest={
                 **self.manifests[asked.which],
                 "target": described(asked.target),

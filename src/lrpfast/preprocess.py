@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,10 +170,19 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = MappingProxyType(
 "efficientnet-lite": (pixel - 127) / 128. "raw": 0 ... 255."""
 
 
-def read_image(path: PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    path: PathLike | BinaryIO, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> Image.Image:
     """Read a picture as RGB: turned upright by its EXIF tag, transparency laid over white.
 
     16-bit grey pictures are brought to 8 bits; of animations the first frame is read.
+
+    Parameters
+    ----------
+    path : path or binary file
+    max_pixels : int
+    name : str, optional
+        What messages call the picture. Default: its path.
 
     Raises
     ------
@@ -191,7 +200,7 @@ def read_image(path: PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 )
             return _to_rgb(ImageOps.exif_transpose(picture))
     except Exception as error:  # decoders fail on damaged files in every way there is
-        raise InputError(f"cannot read the image {str(path)!r}: {_cause(error)}") from error
+        raise InputError(f"cannot read the image {name or str(path)!r}: {_cause(error)}") from error
 
 
 def prepare(
@@ -248,8 +257,14 @@ def bounds(
     return _normalize(black, form, preprocessing), _normalize(black + 255, form, preprocessing)
 
 
-def read_arrays(path: PathLike) -> dict[str, NDArray[Any]]:
+def read_arrays(path: PathLike | BinaryIO, name: str | None = None) -> dict[str, NDArray[Any]]:
     """Read the arrays of a `.npy` or `.npz` file; pickled objects are never loaded.
+
+    Parameters
+    ----------
+    path : path or binary file
+    name : str, optional
+        What messages call the file, and the array of an `.npy` is named after. Default: its path.
 
     Returns
     -------
@@ -262,25 +277,26 @@ def read_arrays(path: PathLike) -> dict[str, NDArray[Any]]:
         The file is missing, damaged or of another format, or an array in it is empty or does not hold
         real numbers.
     """
+    name = name or str(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if isinstance(path, (str, os.PathLike)) else path as file:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                arrays = {Path(path).stem: loaded}
+                arrays = {Path(name).stem: loaded}
             else:
                 with loaded:
-                    arrays = {name: loaded[name] for name in loaded.files}
+                    arrays = {key: loaded[key] for key in loaded.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"cannot read arrays from {str(path)!r}: {_cause(error)}") from error
+        raise InputError(f"cannot read arrays from {name!r}: {_cause(error)}") from error
     if not arrays:
-        raise InputError(f"{str(path)!r} holds no arrays")
+        raise InputError(f"{name!r} holds no arrays")
     problems = [
-        f"{name!r} has dtype {array.dtype} and shape {array.shape}"
-        for name, array in arrays.items()
+        f"{key!r} has dtype {array.dtype} and shape {array.shape}"
+        for key, array in arrays.items()
         if array.dtype.kind not in "biuf" or array.size == 0
     ]
     if problems:
-        raise InputError(f"{str(path)!r}: {'; '.join(problems)}; expected real numbers, at least one")
+        raise InputError(f"{name!r}: {'; '.join(problems)}; expected real numbers, at least one")
     return arrays
 
 

@@ -37,13 +37,15 @@ HELP = """Why did the network say that? Layer-wise relevance propagation from an
       2    the arguments make no sense
       3    an input, label or preprocessing file is unreadable or unsuitable
       4    an output cannot be written
+      5    of a batch, some inputs failed
+      6    of a batch, a threshold of --fail-on was crossed
       130  interrupted
     """
 
 
 COMMANDS = {
-    "explain": "explain", "check": "model", "inspect": "model", "composites": "lists", "rules": "lists",
-    "bench": "bench", "doctor": "doctor", "demo": "demo",
+    "explain": "explain", "batch": "batch", "check": "model", "inspect": "model", "composites": "lists",
+    "rules": "lists", "bench": "bench", "doctor": "doctor", "demo": "demo",
 }  # fmt: skip
 """The commands, in the order in which one needs them, and the files that they are in."""
 

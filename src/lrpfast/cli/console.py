@@ -33,6 +33,7 @@ BLOWUP_CURES = (
 )
 
 REFUSED, USAGE, BAD_INPUT, BAD_OUTPUT, INTERRUPTED = 1, 2, 3, 4, 130
+SOME_FAILED, CROSSED = 5, 6
 
 
 class Failure(click.ClickException):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..labels import called, resembling
 from .console import BAD_INPUT, Failure, usage
 
 FORMS = "one name per line, a JSON list, or a JSON object of index to name or name to index"
@@ -124,16 +123,12 @@ def _by_label(target: str, labels: Sequence[str] | None) -> int:
         raise usage(
             f"target is {target!r}, but the outputs have no labels", "give a number, or say --labels FILE"
         )
-    wanted = target.strip().casefold()
-    names = [{label.casefold(), *(word.strip().casefold() for word in label.split(","))} for label in labels]
-    found = [i for i, words in enumerate(names) if wanted in words]
+    found = called(target, labels)
     if len(found) == 1:
         return found[0]
     if found:
         choices = ", ".join(f"{i} ({labels[i]})" for i in found)
         raise usage(f"target {target!r} could be any of {len(found)} outputs", f"give its number: {choices}")
-    word = re.compile(rf"\b{re.escape(wanted)}\b")
-    near = [label for label in labels if word.search(label.casefold())][:5]
-    near = near or difflib.get_close_matches(target, labels, 3, 0.5)
+    near = resembling(target, labels)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "give a number, or one of the labels"
     raise usage(f"no output is called {target!r}", hint)

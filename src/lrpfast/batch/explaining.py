@@ -1,0 +1,192 @@
+"""From samples to rows: decoded, explained, and what failed with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..api import Explainer
+from ..errors import BlowUpError, InputError, LrpfastError, NonFiniteError
+from ..explanation import Explanation
+from ..feeds import check_feed
+from ..ops.base import Array
+from .items import Item
+from .targets import LARGEST, Target, Wanted
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """An item that was decoded, or could not be.
+
+    Attributes
+    ----------
+    index : int
+        Its place in the source.
+    id : str
+    x : array or None
+        The network's input; None if something is wrong.
+    wanted : Wanted
+    error : str or None
+        What is wrong.
+    """
+
+    index: int
+    id: str
+    x: Array | None
+    wanted: Wanted
+    error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One explanation of one input, or why there is none.
+
+    Attributes
+    ----------
+    index, id, error
+        As those of a `Sample`.
+    rank : int
+        0, or the place of the target among the largest outputs for ``topN``.
+    target : str
+        The target in words: an output's number, or the expression.
+    target_index : int or None
+        The output, if it is one.
+    label : str or None
+    score : float
+        The output that was explained, or the weighted sum of outputs; NaN if there is an error.
+    probability : float or None
+        Softmax of the outputs, at the target.
+    relevance : array or None
+        Like the input, without a batch axis.
+    unexplained, bias, stabilizer, dead, clipped, gain : float
+        From the sample's own ledger: the largest |unexplained| of a node, what all nodes took, and the largest
+        gain of a node that could blow up.
+    """
+
+    index: int
+    id: str
+    rank: int
+    target: str
+    target_index: int | None = None
+    label: str | None = None
+    score: float = float("nan")
+    probability: float | None = None
+    relevance: Array | None = None
+    unexplained: float = float("nan")
+    bias: float = float("nan")
+    stabilizer: float = float("nan")
+    dead: float = float("nan")
+    clipped: float = float("nan")
+    gain: float = float("nan")
+    error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Explaining:
+    """Decodes and explains.
+
+    Attributes
+    ----------
+    explainer : Explainer
+    target : Target
+    init : str or None
+    """
+
+    explainer: Explainer
+    target: Target
+    init: str | None
+
+    def decoded(self, numbered: tuple[int, Item]) -> Sample:
+        """Read an item, and check it by itself, so that a bad one spoils no batch."""
+        index, item = numbered
+        network = self.explainer.network
+        wanted = LARGEST
+        try:
+            wanted = self.target.wanted(item.target)
+            x = item.read()
+            (checked,) = check_feed(network.name, network.inputs, x[None], self.explainer.dtype)
+            return Sample(index, item.id, checked[0], wanted)
+        except MemoryError:
+            raise
+        except Exception as error:  # each file system and each decoder has its own ways to fail
+            return Sample(index, item.id, None, wanted, in_words(error))
+
+    def explained(self, samples: Sequence[Sample]) -> list[Row]:
+        """The rows of a batch, in its order."""
+        rows: list[Row] = []
+        for kind in ("largest", "index", "weights"):
+            alike = [sample for sample in samples if sample.x is not None and sample.wanted.kind == kind]
+            rows += self._rows(alike) if alike else []
+        rows += [
+            _failed(sample, sample.wanted, sample.error, rank)
+            for sample in samples
+            if sample.error is not None
+            for rank in range(self.target.ranks)
+        ]
+        return sorted(rows, key=lambda row: (row.index, row.rank))
+
+    def _rows(self, samples: Sequence[Sample]) -> list[Row]:
+        """The rows of samples that want the same kind of target."""
+        x = np.stack([sample.x for sample in samples])  # type: ignore[misc]
+        try:
+            explanations = self._explanations(x, self.target.asked([sample.wanted for sample in samples]))
+        except (InputError, NonFiniteError, BlowUpError) as error:
+            if str(error).startswith("max_memory"):  # which no other input can cure
+                raise
+            if len(samples) == 1:
+                return [
+                    _failed(samples[0], samples[0].wanted, in_words(error), rank)
+                    for rank in range(self.target.ranks)
+                ]
+            alone = (self._rows([sample]) for sample in samples)  # to find out whose fault it is
+            return [row for rows in alone for row in rows]
+        return [
+            row for rank, explanation in enumerate(explanations)
+            for row in self._made(samples, explanation, rank)
+        ]  # fmt: skip
+
+    def _explanations(self, x: Array, target: Any) -> list[Explanation]:
+        """One explanation for each rank."""
+        first = self.explainer(x, target, self.init)
+        if self.target.ranks == 1:
+            return [first]
+        order = np.argsort(-first.output.reshape(len(x), -1), axis=1, kind="stable")
+        others = order[:, 1 : self.target.ranks].T
+        return [first, *self.explainer.several(x, list(others), self.init)]
+
+    def _made(self, samples: Sequence[Sample], explanation: Explanation, rank: int) -> list[Row]:
+        """The rows that an explanation of a batch makes."""
+        relevance = explanation.relevance_of()
+        outputs = explanation.output.reshape(len(samples), -1).astype(np.float64)
+        ledger = explanation.conservation.by_sample()
+        rows = []
+        for i, sample in enumerate(samples):
+            given, index = sample.wanted, None
+            if given.weights:
+                score = sum(weight * outputs[i, k] for k, weight in given.weights)
+            else:
+                index = int(explanation.target[i])
+                score = outputs[i, index]
+            sure = None
+            if index is not None and explanation.probabilities is not None:
+                sure = float(explanation.probabilities[i, index])
+            rows.append(Row(
+                index=sample.index, id=sample.id, rank=rank, target=given.text if index is None else str(index),
+                target_index=index, label=self.target.label(index), score=float(score), probability=sure,
+                relevance=relevance[i], unexplained=float(ledger.worst[i]), bias=float(ledger.bias[i]),
+                stabilizer=float(ledger.stabilizer[i]), dead=float(ledger.dead[i]), clipped=float(ledger.clipped[i]),
+                gain=float(ledger.gain[i]),
+            ))  # fmt: skip
+        return rows
+
+
+def _failed(sample: Sample, wanted: Wanted, error: str | None, rank: int) -> Row:
+    return Row(sample.index, sample.id, rank, wanted.text, wanted.index, error=error)
+
+
+def in_words(error: Exception) -> str:
+    """An error as a row states it."""
+    return str(error) if isinstance(error, LrpfastError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,71 @@
+"""What is explained: a long row of items, of which any stretch can be gone through."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Protocol
+
+from ..ops.base import Array
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input.
+
+    Attributes
+    ----------
+    id : str
+        What it is called in the source.
+    read : callable
+        Decodes it: the network's input, without a batch axis. Raises `InputError` if it cannot.
+    target : int, str or None
+        What the source says of the output to explain.
+    """
+
+    id: str
+    read: Callable[[], Array]
+    target: Any = None
+
+
+class Source(Protocol):
+    """A fixed row of items."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def ids(self, start: int, stop: int) -> Iterator[str]:
+        """What the items of a stretch are called."""
+
+    def items(self, start: int, stop: int) -> Iterator[Item]:
+        """The items of a stretch, read no further ahead than need be."""
+
+
+class Chain:
+    """Several sources, one behind the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._ends = list(accumulate(map(len, sources)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def ids(self, start: int, stop: int) -> Iterator[str]:
+        for source, first, last in self._stretches(start, stop):
+            yield from source.ids(first, last)
+
+    def items(self, start: int, stop: int) -> Iterator[Item]:
+        for source, first, last in self._stretches(start, stop):
+            yield from source.items(first, last)
+
+    def _stretches(self, start: int, stop: int) -> Iterator[tuple[Source, int, int]]:
+        """Which items of which sources lie between `start` and `stop`."""
+        while start < stop:
+            which = bisect.bisect_right(self._ends, start)
+            before = self._ends[which - 1] if which else 0
+            end = min(stop, self._ends[which])
+            yield self._sources[which], start - before, end - before
+            start = end
