@@ -80,10 +80,10 @@ def test_explanations_by_input_are_saved(tmp_path: Path) -> None:
 
 
 def test_batches_in_pieces_are_the_same_by_input() -> None:
-    explain = lrpfast.Explainer(lrpfast.load(two_inputs(), output="y"))
+    explain = lrpfast.Explainer(lrpfast.load(two_inputs(), output="y"), dtype=np.float64)
     pieces = explain(X, max_memory=explain.memory_per_sample + 64)
     for name in X:
-        np.testing.assert_allclose(pieces.relevance_of(name), explain(X).relevance_of(name), rtol=1e-6)
+        np.testing.assert_allclose(pieces.relevance_of(name), explain(X).relevance_of(name), rtol=1e-9)
 
 
 @pytest.mark.parametrize(
