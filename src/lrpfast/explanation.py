@@ -363,7 +363,7 @@ class Explanation:
         try:
             with np.load(path, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
-                named = {name: file[f"relevance_{i}"] for i, name in enumerate(meta["inputs"])}
+                named = {name: file[f"relevance_{i}"] for i, name in enumerate(meta.get("inputs", []))}
                 return cls(
                     relevance=named or file["relevance"],
                     output=file["output"],
