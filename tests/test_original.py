@@ -67,6 +67,19 @@ def test_folded_weights_are_not_held(path: Path) -> None:
     assert "5 nodes" in repr(network)
 
 
+def test_nothing_waits_for_cycles_to_be_collected(path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        network = lrpfast.load(path)
+        weight = weakref.ref(network.graph.nodes[0].op.weight)
+        network.canonized()
+        assert network.hash
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
 def test_what_is_read_again_is_the_same(path: Path) -> None:
     network, before = released(path)
     kept = lrpfast.load(path.read_bytes())

@@ -207,19 +207,25 @@ class _Loader:
     def add(self, name: str, applied: Applied, inputs: tuple[str, ...], output: str) -> None:
         """Append the operators that compute `output` from a node's inputs."""
         alone = all(isinstance(input, int) for input in applied.inputs)
-        made: dict[int, str] = {}  # the arrays of branches, by identity: a branch may be used twice
+        self.append(applied, name, alone, inputs, output, {})
 
-        def append(branch: Applied, output: str | None) -> str:
-            if id(branch) in made:
-                return made[id(branch)]
-            names = tuple(inputs[i] if isinstance(i, int) else append(i, None) for i in branch.inputs)
-            title = _fresh(name if alone else f"{name}/{type(branch.op).__name__}", self.node_names)
-            target = made[id(branch)] = output or _fresh(title, self.array_names)
-            self.facts[target] = infer(branch.op, *(self.facts[each] for each in names))
-            self.nodes.append(Node(title, branch.op, names, target))
-            return target
-
-        append(applied, output)
+    def append(
+        self, branch: Applied, name: str, alone: bool, inputs: tuple[str, ...], output: str | None,
+        made: dict[int, str],
+    ) -> str:  # fmt: skip
+        """Append a branch of a node's tree; `made` has its arrays by identity, since a branch may be used twice."""
+        # No function inside of `add`: it would refer to itself, and keep the weights until cycles are collected.
+        if id(branch) in made:
+            return made[id(branch)]
+        names = tuple(
+            inputs[i] if isinstance(i, int) else self.append(i, name, alone, inputs, None, made)
+            for i in branch.inputs
+        )
+        title = _fresh(name if alone else f"{name}/{type(branch.op).__name__}", self.node_names)
+        target = made[id(branch)] = output or _fresh(title, self.array_names)
+        self.facts[target] = infer(branch.op, *(self.facts[each] for each in names))
+        self.nodes.append(Node(title, branch.op, names, target))
+        return target
 
     def take_branch(self, node: NodeProto, name: str) -> None:
         """Visit, in place of an If whose condition is constant, the nodes of its branch."""
