@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from architectures import ARCHITECTURES, Architecture, architecture
 from conftest import BACKENDS
+from heatmaps import distance
 from networks import HIGH, LOW
 from small_networks import onnxruntime_forward
 
@@ -35,11 +36,6 @@ def explained(net: Architecture, rules: str, dtype: type, backend: str | None = 
     composite = lrpfast.composite(rules, **box)
     x = net.pictures(2)[1:]
     return lrpfast.explain(loaded(net), x, composite=composite, dtype=dtype, backend=backend)
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Relative L2 distance."""
-    return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b))
 
 
 def test_predictions_are_those_of_onnxruntime(net: Architecture) -> None:

@@ -122,7 +122,8 @@ def test_the_state_of_pyplot_is_left_alone() -> None:
     backend, before = matplotlib.rcParams["backend"], dict(matplotlib.rcParams)
     draw.signal(X, R).image()
     assert matplotlib.rcParams["backend"] == backend and dict(matplotlib.rcParams) == before
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    from matplotlib import pyplot
+
     assert pyplot.get_fignums() == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ def test_explanations_by_input_are_saved(tmp_path: Path) -> None:
     for name in X:
         np.testing.assert_array_equal(loaded.relevance_of(name), explanation.relevance_of(name))
     assert len(loaded) == 3
+    copied = pickle.loads(pickle.dumps(explanation))  # as processes hand it on
+    np.testing.assert_array_equal(copied.relevance_of("b"), explanation.relevance_of("b"))
     with pytest.raises(InputError, match="expected one of a, b"):
         explanation.relevance_of()
 

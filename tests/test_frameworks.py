@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def closed(network: Network, x: Any, expected: Any) -> Explanation:
 
 @pytest.fixture(scope="module")
 def torch() -> Any:
-    return pytest.importorskip("torch")
+    return importlib.import_module("torch")
 
 
 def convolutional(torch: Any) -> Any:
@@ -217,10 +218,9 @@ def marked(test: Callable[..., None]) -> Any:
 
 @pytest.fixture(scope="module")
 def keras() -> Any:
-    pytest.importorskip("torch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pytest.importorskip("keras")
+        return importlib.import_module("keras")
 
 
 def images(keras: Any) -> Any:
@@ -314,8 +314,6 @@ def test_keras_on_another_backend(keras: Any, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture(scope="module")
 def fitted() -> Callable[..., Any]:
     """Fits a model to noise with some classes; few steps do."""
-    pytest.importorskip("skl2onnx")
-    pytest.importorskip("sklearn")
 
     def fit(model: Any, y: Any) -> Any:
         with warnings.catch_warnings():

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 from conftest import BACKENDS
+from heatmaps import distance
 from networks import HIGH, LOW, PHOTOGRAPHS, network, photograph
 from small_networks import onnxruntime_forward
 
@@ -38,11 +39,6 @@ def loaded(name: str) -> lrpfast.Network:
 def composite(name: str) -> lrpfast.Composite:
     box = {"low": LOW, "high": HIGH} if name == "epsilon_gamma_box" else {}
     return lrpfast.composite(name, **box)
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Relative L2 distance."""
-    return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b))
 
 
 @cache

@@ -1,12 +1,10 @@
 """What lowering writes a plan with: arrays and their layouts, relevance as it adds up, and calls as steps.
 
-Nothing here knows what an operator or a rule is; `lower.py` does.
+Nothing here knows what an operator is, nor more of a rule than its stabilizer; `lower.py` does.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +17,7 @@ from .ledger import PARTS, SUMS
 from .linear_map import LinearMap
 from .ops.base import Array
 from .parts import Share
-from .rules import Rule, SharingRule
+from .rules import SharingRule
 from .shares import Row
 from .steps import Delivery, HostCall, KernelCall, Shape, Step, View
 
@@ -27,29 +25,20 @@ from .steps import Delivery, HostCall, KernelCall, Shape, Step, View
 class Drafting:
     """The state of one lowering: the steps made so far, and what has been delivered where."""
 
-    def __init__(
-        self, graph: Graph, backend: Any, dtype: np.dtype[Any], limit: float = math.inf, spare: bool = True
-    ) -> None:
+    def __init__(self, graph: Graph, backend: Any, dtype: np.dtype[Any]) -> None:
         self.graph = graph
         self.backend = backend
         self.dtype = dtype
-        self.limit = limit
-        self.spare = spare
         self.homes = homes(graph, backend.LANES)
-        self.maps: dict[str, LinearMap] = {}
         self.steps: list[Step] = []
         self.names: set[str] = set()
         self.values: dict[str, Stored] = {}  # each value in its home layout
         self.relevance: dict[str, Stored] = {}  # the relevance of each value as it stands
         self.abroad: dict[str, Stored] = {}  # what a node adds to it in another layout
-        self.winners: dict[str, Stored] = {}  # which of a max-pooling's inputs won
         self.orders: dict[tuple[str, tuple[int, ...], int], Stored] = {}  # copies in other layouts
         self.exact: set[str] = set()  # outputs that are divided by
         self.sums: dict[str, int] = {}  # the number of the sums of an array
         self.ledgers: dict[str, View] = {}  # a node's ledger
-        self.rules: dict[str, Rule] = {}
-        self.explained: frozenset[str] = frozenset()  # nodes that make the output
-        self.vanishing: Mapping[str, bool] = {}
 
     # --- arrays ---
 

@@ -6,7 +6,6 @@ Inside, inputs are tuples of arrays in the graph's order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,9 @@ def check_feed(network: str, facts: Facts, given: Any, dtype: np.dtype[Any]) -> 
         NaN or infinity.
     """
     named = _named(network, facts, given)
-    arrays = tuple(_checked(network, name, fact, named, dtype) for name, fact in facts.items())
+    arrays = tuple(
+        _checked(network, _title(name, facts), fact, named[name], dtype) for name, fact in facts.items()
+    )
     counts = {_title(name, facts): len(array) for name, array in zip(facts, arrays, strict=True)}
     if len(set(counts.values())) != 1:
         raise InputError(f"the inputs have different numbers of samples: {counts}; expected one batch size")
@@ -78,10 +79,10 @@ def check_feed(network: str, facts: Facts, given: Any, dtype: np.dtype[Any]) -> 
 
 
 def like_given(facts: Facts, arrays: Arrays) -> Array | Mapping[str, Array]:
-    """Arrays in the form in which inputs are given: one array, or a read-only mapping of name to array."""
+    """Arrays in the form in which inputs are given: one array, or a mapping of name to array."""
     if len(arrays) == 1:
         return arrays[0]
-    return MappingProxyType(dict(zip(facts, arrays, strict=True)))
+    return dict(zip(facts, arrays, strict=True))
 
 
 def _named(network: str, facts: Facts, given: Any) -> Mapping[str, Any]:
@@ -116,9 +117,8 @@ def _batch(shape: tuple[int, ...]) -> str:
     return f"({', '.join(['n', *map(str, shape)])})"
 
 
-def _checked(network: str, name: str, fact: Fact, given: Mapping[str, Any], dtype: np.dtype[Any]) -> Array:
-    title = "x" if len(given) == 1 else f"x[{name!r}]"
-    array, shape = as_array(title, given[name]), fact.shape
+def _checked(network: str, title: str, fact: Fact, given: Any, dtype: np.dtype[Any]) -> Array:
+    array, shape = as_array(title, given), fact.shape
     if array.shape == shape:
         raise InputError(
             f"{title} has shape {array.shape}, one sample without a batch axis; expected {_batch(shape)}: "
@@ -128,9 +128,9 @@ def _checked(network: str, name: str, fact: Fact, given: Mapping[str, Any], dtyp
         raise InputError(f"{title} has shape {array.shape}; {network!r} takes {_batch(shape)}")
     if not len(array):
         raise InputError(f"{title} has shape {array.shape}: no samples; expected at least one")
-    given_array, array = array, as_finite(title, array, dtype)
+    whole, array = array, as_finite(title, array, dtype)
     if fact.integer:
-        _check_integers(title, given_array, array)
+        _check_integers(title, whole, array)
     if fact.nonnegative and array.min() < 0:
         raise InputError(f"{title} holds {array.min():g}; {network!r} takes numbers ≥ 0 there")
     return array

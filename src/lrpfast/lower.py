@@ -24,18 +24,18 @@ from .errors import RuleError
 from .fuse import fused
 from .graph import Graph, Node
 from .hoist import hoisted
-from .layout import blocked, elements, follows, pools_plainly, three
+from .layout import Stored, blocked, elements, follows, pools_plainly, three
 from .ledger import Account, Books
 from .linear_map import LinearMap, linear_map
 from .normalized import share_deviations, share_normalized
 from .ops.activation import Clip, LeakyRelu, Relu
 from .ops.arithmetic import Add
-from .ops.base import Array, Linear, Movement
+from .ops.base import Array, Linear, Movement, summed
 from .ops.interpolation import Upsample
 from .ops.movement import Identity, Pad, Reshape
 from .ops.normalization import Normalizing
 from .ops.pool import GlobalMaxPool, MaxPool
-from .ops.product import Mul, summed
+from .ops.product import Mul
 from .ops.select import Mask
 from .plan import Plan
 from .rules import (
@@ -101,6 +101,18 @@ def lower_kept(
 
 class Lowering(Drafting):
     """Lowers nodes one after the other: forward, and their rules back."""
+
+    def __init__(
+        self, graph: Graph, backend: Any, dtype: np.dtype[Any], limit: float = math.inf, spare: bool = True
+    ) -> None:
+        super().__init__(graph, backend, dtype)
+        self.limit = limit
+        self.spare = spare
+        self.maps: dict[str, LinearMap] = {}
+        self.winners: dict[str, Stored] = {}  # which of a max-pooling's inputs won
+        self.rules: dict[str, Rule] = {}
+        self.explained: frozenset[str] = frozenset()  # nodes that make the output
+        self.vanishing: Mapping[str, bool] = {}
 
     def plan(
         self,

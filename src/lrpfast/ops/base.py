@@ -52,6 +52,13 @@ class Op:
         raise NotImplementedError
 
 
+def summed(array: Array, shape: tuple[int, ...]) -> Array:
+    """`array` summed over the axes along which a sample of `shape` was broadcast: the transpose of that."""
+    axes = tuple(i for i, n in enumerate(shape, 1) if n == 1 and array.shape[i] != 1)
+    total: Array = array.sum(axis=axes, keepdims=True) if axes else array
+    return total
+
+
 class Linear(Op):
     """Operators `z = W x + b`: all sharing rules apply. With `b` left out they are linear."""
 

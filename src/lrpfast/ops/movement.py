@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..graph import Fact
-from .base import Array, Movement
+from .base import Array, Movement, summed
 from .parameters import integers
 from .reading import OnnxNode, Unsupported, reads
 
@@ -110,9 +110,7 @@ class Expand(Movement):
         return np.ascontiguousarray(np.broadcast_to(x, (len(x), *self.shape)))
 
     def vjp(self, inputs: tuple[Array, ...], output: Array, s: Array) -> tuple[Array, ...]:
-        shape = inputs[0].shape
-        axes = tuple(i for i in range(1, len(shape)) if shape[i] == 1 and s.shape[i] != 1)
-        return (s.sum(axis=axes, keepdims=True),)
+        return (summed(s, inputs[0].shape[1:]),)
 
 
 @dataclass(frozen=True)

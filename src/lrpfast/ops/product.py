@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..graph import Fact
-from .base import Array, Op
+from .base import Array, Op, summed
 from .reading import OnnxNode, Unsupported
 
 
@@ -32,13 +32,6 @@ def broadcast_inputs(node: OnnxNode, *indices: int) -> tuple[int, ...]:
         return broadcast(tuple(node.fact(index) for index in indices))
     except ModelError as error:
         raise Unsupported(str(error)) from None
-
-
-def summed(array: Array, shape: tuple[int, ...]) -> Array:
-    """`array` summed over the axes along which a sample of `shape` was broadcast: the transpose of that."""
-    axes = tuple(i for i, n in enumerate(shape, 1) if n == 1 and array.shape[i] != 1)
-    total: Array = array.sum(axis=axes, keepdims=True) if axes else array
-    return total
 
 
 class _Binary(Op):
