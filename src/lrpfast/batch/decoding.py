@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..errors import InputError
+from ..npy import ZIP
 from ..ops.base import Array
 from ..preprocess import Preprocessing, prepare, read_arrays, read_image
 
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 ARRAYS = frozenset((".npy", ".npz"))
 
-_NUMPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
+_NUMPY = b"\x93NUMPY"
 
 
 def suffix_of(name: str) -> str:
@@ -39,7 +40,7 @@ class Decoder:
 
     def file(self, data: bytes, name: str) -> Array:
         """The input that a picture or an `.npy` or `.npz` file of one sample holds; raises `InputError`."""
-        if data.startswith((_NUMPY, _ZIP)):
+        if data.startswith((_NUMPY, ZIP)):
             return self._array(data, name)
         picture = read_image(io.BytesIO(data), name=name)
         return prepare(picture, self.shape, self.preprocessing)[0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, LrpfastError
 from ..extras import need
 from ..ops.base import Array
 from .decoding import Decoder
@@ -69,14 +70,21 @@ class Table:
         given = [name for name in wanted if name is not None]
         for row, cells in self._cells(given, start, stop):
             by_name: dict[str | None, Any] = dict(zip(given, cells, strict=True))
-            identity, target = by_name.get(self.columns.id), by_name.get(self.columns.target)
-            name = self._id(row, identity)
-            read = partial(self._decoded, by_name[self.columns.input], name)
-            yield Item(name, read, None if target is None else target.as_py())
+            name = self._id(row, by_name.get(self.columns.id))
+            cell = by_name.get(self.columns.target)
+            with _reading(f"the target of {name}"):
+                target = None if cell is None else cell.as_py()
+            yield Item(name, partial(self._read, by_name[self.columns.input], name), target)
+
+    def _read(self, cell: Any, name: str) -> Array:
+        with _reading(name):
+            return self._decoded(cell, name)
 
     def _id(self, row: int, cell: Any) -> str:
-        known = cell is not None and cell.is_valid
-        return str(cell.as_py()) if known else f"{self.name}[{row}]"
+        if cell is not None and cell.is_valid:
+            with contextlib.suppress(UnicodeDecodeError):  # as if it had none
+                return str(cell.as_py())
+        return f"{self.name}[{row}]"
 
     def _cells(self, names: list[str], start: int, stop: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """The rows of a stretch: their numbers, and their cells as Arrow has them."""
@@ -87,7 +95,7 @@ class Table:
                 groups.append(group)
             row += rows
         first = sum(self.group_rows[: groups[0]]) if groups else 0
-        with self.place.open() as file:
+        with _reading(self.name), self.place.open() as file:
             reader = parquet.ParquetFile(file, buffer_size=BUFFER)
             row = first
             for some in reader.iter_batches(ROWS, row_groups=groups, columns=list(dict.fromkeys(names))):
@@ -123,6 +131,17 @@ class Table:
         return self.decoder.file(resolved(self.place.folder, path).read(), path)
 
 
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """What is raised by damaged tables becomes an `InputError` that names the file or the row."""
+    try:
+        yield
+    except LrpfastError:
+        raise
+    except Exception as error:  # of Arrow and of Python, for texts that are none, sizes that do not fit, …
+        raise InputError(f"cannot read {name!r}, the table is damaged: {error}") from error
+
+
 def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> Table:
     """The rows of a Parquet file.
 
@@ -132,15 +151,11 @@ def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> T
         It is unreadable, or its columns are not as they should be.
     """
     parquet = need("pyarrow.parquet", EXTRA, "a Parquet file")
-    arrow = need("pyarrow", EXTRA, "a Parquet file")
-    try:
-        with place.open() as file:
-            reader = parquet.ParquetFile(file)
-            schema, about = reader.schema_arrow, reader.metadata
-            rows = tuple(about.row_group(i).num_rows for i in range(about.num_row_groups))
-    except (OSError, arrow.ArrowException) as error:
-        raise InputError(f"cannot read the table {str(place)!r}: {error}") from error
-    kinds = {field.name: _kind(field.type) for field in schema}
+    with _reading(str(place)), place.open() as file:
+        reader = parquet.ParquetFile(file)
+        schema, about = reader.schema_arrow, reader.metadata
+        rows = tuple(about.row_group(i).num_rows for i in range(about.num_row_groups))
+        kinds = {field.name: _kind(field.type) for field in schema}
     return Table(place, name, _chosen(columns, kinds, name), decoder, rows)
 
 

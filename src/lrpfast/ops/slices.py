@@ -90,7 +90,7 @@ def _piece(node: OnnxNode, index: int, axis: int, shape: Ints) -> Array:
     row = node.row(index)
     piece = row.astype(np.float64) if row.dtype.kind in "iu" else node.floats(index, row)
     others, own = ((*sizes[:axis], *sizes[axis + 1 :]) for sizes in (shape, piece.shape))
-    if others != own:
+    if piece.ndim != len(shape) or others != own:
         raise ModelError(f"it joins samples of shapes {shape} and {piece.shape} along axis {axis + 1}")
     return piece
 
