@@ -40,7 +40,9 @@ def check_types(node: NodeProto, opset: int) -> None:
     from onnx import AttributeProto
 
     known = _types(node.op_type, opset)
-    for attribute in node.attribute if known is not None else ():
+    if known is None:
+        return
+    for attribute in node.attribute:
         if attribute.name not in known:
             raise ModelError(
                 f"its attribute {attribute.name!r} is unknown; in opset {opset} it has {list(known)}"

@@ -240,6 +240,8 @@ def _dtype(tensor: TensorProto) -> np.dtype[Any] | None:
 def _nbytes(tensor: TensorProto) -> int:
     """Bytes that the numbers take which a tensor declares."""
     dtype = _dtype(tensor)
+    if len(tensor.dims) > 64:
+        raise ModelError(f"tensor {tensor.name!r} has {len(tensor.dims)} axes, more than any array")
     return 0 if dtype is None else math.prod(max(0, n) for n in tensor.dims) * dtype.itemsize
 
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET = 6
 
+MOST_AXES = 32
+"""Of an array, batch included, as in NumPy 1."""
+
 ML = "ai.onnx.ml"
 """The domain of ONNX's operators of classical machine learning."""
 
@@ -256,6 +259,8 @@ class _Loader:
 
     def learn(self, name: str, fact: Fact) -> None:
         """Note what is known of an array."""
+        if len(fact.shape) >= MOST_AXES:
+            raise ModelError(f"{name!r} has {1 + len(fact.shape)} axes; expected at most {MOST_AXES}")
         self.facts[name] = fact
         self.elements += fact.size
         what = f"elements of the arrays up to {name!r} of shape {fact.shape}, for one sample"

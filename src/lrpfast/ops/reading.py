@@ -133,6 +133,15 @@ class OnnxNode:
             raise ModelError(f"its input {index} has shape {value.shape}; expected one number")
         return float(value.reshape(-1)[0])
 
+    def whole(self, index: int, default: int) -> int:
+        """The only element of the constant input `index`, an integer; `default` if it is not given."""
+        value = float(self.scalar(index, default))
+        if not value.is_integer():
+            raise ModelError(
+                f"its input {index} ({self.inputs[index]!r}) is {value}; expected a whole number"
+            )
+        return int(value)
+
     def sizes(self, index: int) -> tuple[int | None, ...]:
         """The constant input `index` as a list of integers, `BATCH` where one is the batch size."""
         operand = self._operand(index)

@@ -238,7 +238,7 @@ def _read_trilu(node: OnnxNode) -> Mask:
     shape = node.fact(0).shape
     if len(shape) < 2:
         raise Unsupported(f"its matrices of a sample of shape {shape} reach across the batch")
-    k = int(node.scalar(1, 0))
+    k = node.whole(1, 0)
     ones = np.ones(shape, bool)
     kept = np.triu(ones, k) if node.integer("upper", 1) else np.tril(ones, k)
     return Mask(kept, np.zeros(()))
