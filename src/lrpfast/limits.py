@@ -33,7 +33,8 @@ class Limits:
     weights : int
         Bytes of all initializers.
     folded : int
-        Bytes of all constants that are computed when a model is read.
+        Bytes of all constants that are computed when a model is read: by its nodes, and by lrpfast for operators that
+        are numbers, such as indices, made of a few sizes.
     steps : int
         Steps that this may take: elements read and written, or multiplied; ten thousand for an element where onnx's
         reference runs a loop in Python.
@@ -79,6 +80,27 @@ class Limits:
                 f"{what}: {shown(value)}, more than the limit of {shown(limit)}; if you trust where the file comes "
                 f"from, raise the limit: limits=lrpfast.Limits({name}={value}), or {VARIABLE}={name}={value}"
             )
+
+
+class Budget:
+    """What is left of limits that hold for all nodes of a model together.
+
+    Parameters
+    ----------
+    limits : Limits
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._nbytes = 0
+        self._steps = 0
+
+    def take(self, nbytes: int, what: str, steps: int = 0) -> None:
+        """Count what is about to be computed; raise `ModelError` if it is too much with all before."""
+        self._nbytes += nbytes
+        self.limits.check("folded", self._nbytes, f"constants that are computed, up to {what}")
+        self._steps += steps
+        self.limits.check("steps", self._steps, f"steps that computing constants takes, up to {what}")
 
 
 _BYTES = ("structure", "weights", "folded", "arrays", "text")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .limits import Limits
+from .limits import Budget
 from .ops.reading import Constant, Unsupported, Varying
 
 if TYPE_CHECKING:
@@ -57,15 +57,12 @@ class Folding:
     Parameters
     ----------
     opset : int
-    limits : Limits
-        Of which `folded` and `steps` hold for all nodes together.
+    budget : Budget
     """
 
-    def __init__(self, opset: int, limits: Limits) -> None:
+    def __init__(self, opset: int, budget: Budget) -> None:
         self.opset = opset
-        self.limits = limits
-        self.nbytes = 0
-        self.steps = 0
+        self.budget = budget
 
     def fold(self, node: NodeProto, operands: Sequence[Operand]) -> list[Constant | Varying]:
         """The outputs of a node whose inputs are constants.
@@ -129,13 +126,9 @@ class Folding:
             if node.op_type not in SMALLER:
                 raise Unsupported("the size of its result cannot be told before it is evaluated")
             sizes = [_Size(array.shape * 2, 8) for array in inputs]
-        self.nbytes += sum(size.nbytes for size in sizes)
         shapes = ", ".join(str(size.shape) for size in sizes)
-        self.limits.check(
-            "folded", self.nbytes, f"constants that are computed up to this one of shape {shapes}"
-        )
-        self.steps += _steps(node, inputs, sum(math.prod(size.shape) for size in sizes))
-        self.limits.check("steps", self.steps, "steps that computing constants takes up to this one")
+        steps = _steps(node, inputs, sum(math.prod(size.shape) for size in sizes))
+        self.budget.take(sum(size.nbytes for size in sizes), f"those of shape {shapes}", steps)
 
 
 class _Size(NamedTuple):

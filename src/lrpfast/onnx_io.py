@@ -11,7 +11,7 @@ import numpy as np
 from . import onnx_old
 from .errors import ModelError, UnsupportedOperatorError
 from .graph import Fact, Graph, Node, infer, prune
-from .limits import Limits
+from .limits import Budget, Limits
 from .onnx_attributes import attributes_of, check_types
 from .onnx_branches import branch_of, graphs, reads
 from .onnx_file import ModelFile
@@ -128,7 +128,8 @@ class _Loader:
         self.visited = 0
         self.elements = 0
         self.opset = _opset(self.model)
-        self.folding = Folding(self.opset, file.limits)
+        self.budget = Budget(file.limits)
+        self.folding = Folding(self.opset, self.budget)
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
         if graph.sparse_initializer:
             raise ModelError("it has sparse initializers; save it with dense ones")
@@ -229,7 +230,7 @@ class _Loader:
                 )
             view = OnnxNode(
                 node.op_type, name, tuple(node.input), tuple(node.output), attributes, self.opset,
-                operands, self.batch, index, self.limits,
+                operands, self.batch, index, self.budget,
             )  # fmt: skip
             title = name if len(wanted) == 1 else f"{name}/{index}"
             self.add(title, _tree(reader.read(view), operands), tuple(node.input), node.output[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -155,6 +156,8 @@ def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> T
         reader = parquet.ParquetFile(file)
         schema, about = reader.schema_arrow, reader.metadata
         rows = tuple(about.row_group(i).num_rows for i in range(about.num_row_groups))
+        if min(rows, default=0) < 0 or sum(rows) > sys.maxsize:
+            raise ValueError(f"its row groups have {rows} rows")
         kinds = {field.name: _kind(field.type) for field in schema}
     return Table(place, name, _chosen(columns, kinds, name), decoder, rows)
 

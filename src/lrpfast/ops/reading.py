@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..graph import Fact
-from ..limits import Limits
+from ..limits import Budget
 from .base import Array, Op
 from .parameters import check_finite
 
@@ -52,8 +52,8 @@ class OnnxNode:
         The batch size that the model declares, if it is a number.
     wanted : int
         Which of the outputs the reader is asked for.
-    limits : Limits
-        Of what readers may make.
+    budget : Budget
+        Of the arrays that readers may make besides the model's own.
     """
 
     op_type: str
@@ -65,7 +65,7 @@ class OnnxNode:
     operands: tuple[Fact | Constant | Varying | None, ...]
     batch: int | None = None
     wanted: int = 0
-    limits: Limits = field(default_factory=Limits)
+    budget: Budget = field(default_factory=Budget)
 
     # --- inputs ---
 

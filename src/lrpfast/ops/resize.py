@@ -108,7 +108,7 @@ def _axis(node: OnnxNode, source: int, target: int, scale: float, single: bool =
     """How an axis is resized, within the limits: what comes of it is computed place by place."""
     if target < 1:
         raise ModelError(f"scale {scale} leaves nothing of an axis of {source}")
-    node.limits.check("elements", target, f"it resizes an axis of {source} to elements")
+    node.budget.take(24 * target, f"what resizes {source} to {target} places")
     return Axis(source, target, scale, single)
 
 
@@ -162,8 +162,10 @@ def _resized(node: OnnxNode, resized: Mapping[int, Axis], coordinates: str, roun
         return _nearest(x.shape, {axis: nearest(how, coordinates, rounding) for axis, how in changed.items()})
     if x.integer:
         raise Unsupported("it interpolates integers, which rounds; cast them to floats first")
-    for how in changed.values():
-        node.limits.check("elements", how.source * how.target, "the numbers by which it interpolates an axis")
+    for how in changed.values():  # a matrix in float64, made of a few numbers for each of its places
+        node.budget.take(
+            8 * how.target * (how.source + 32), f"what resizes {how.source} to {how.target} places"
+        )
     cubic = node.number("cubic_coeff_a", -0.75) if mode == "cubic" else None
     options = bool(node.integer("antialias", 0)), bool(node.integer("exclude_outside", 0))
     return _interpolated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -117,6 +118,7 @@ def _read_where(node: OnnxNode) -> Reading:
         mask = ~mask
     other = 3 - computed[0]
     fill: Any = of_sample(node, other, node.shared(other, 1 + len(shape)), shape).astype(np.float64)
+    node.budget.take(9 * math.prod(shape), f"a mask of shape {shape}")
     fill = np.where(mask, 0, fill)
     if not np.isfinite(fill).all():
         raise Unsupported("it puts NaN or infinity in the place of what it masks")

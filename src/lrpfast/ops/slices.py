@@ -79,6 +79,8 @@ def _read_concat(node: OnnxNode) -> Reading:
         end = computed[place + 1] if place + 1 < len(computed) else len(node.inputs)
         before = [_piece(node, i, axis, shape) for i in range(index if place == 0 else 0)]
         after = [_piece(node, i, axis, shape) for i in range(index + 1, end)]
+        if before or after:
+            node.budget.take(8 * node.fact(index).size, f"a border of shape {node.fact(index).shape}")
         pieces.append(_between(index, node.fact(index).shape, axis, before, after))
     if len(pieces) == 1:
         return pieces[0] if isinstance(pieces[0], Applied) else Identity()
