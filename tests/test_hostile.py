@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import os
+import pickle
 import random
+import sys
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -23,7 +26,11 @@ from PIL import Image
 from small_networks import SMALL_NETWORKS
 
 import lrpfast
+from lrpfast.batch.decoding import Decoder
+from lrpfast.batch.sources import open_source
+from lrpfast.batch.tables import Columns
 from lrpfast.errors import InputError, ModelError
+from lrpfast.preprocess import Preprocessing
 
 SEEDS = sorted((Path(__file__).parent / "seeds").glob("*/*"))
 SOURCES = sorted(Path(lrpfast.__file__).parent.rglob("*.py"))
@@ -143,6 +150,48 @@ def test_pictures_in_formats_that_run_programs_are_not_opened(tmp_path: Path) ->
     Image.new("RGB", (4, 4)).save(path, "EPS")
     with pytest.raises(InputError, match="cannot identify"):
         lrpfast.preprocess.read_image(path)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="zarr 3 needs Python 3.11")
+@pytest.mark.parametrize("place", ["filters", "compressor"])
+def test_pickles_in_zarr_arrays_are_not_run(place: str, tmp_path: Path) -> None:
+    import zarr
+
+    from lrpfast.batch.stores import open_store
+
+    mark, folder = tmp_path / "mark", tmp_path / "a.zarr"
+    array = zarr.create_array(folder, shape=(1, *SAMPLE), dtype="f4", zarr_format=2, compressors=None)
+    array[:] = 1
+    about = json.loads((folder / ".zarray").read_text())
+    about[place] = (
+        {"id": "pickle", "protocol": 5} if place == "compressor" else [{"id": "pickle", "protocol": 5}]
+    )
+    (folder / ".zarray").write_text(json.dumps(about))
+    (folder / "0.0.0.0").write_bytes(pickle.dumps(Malice(mark)))
+    with pytest.raises(InputError):
+        list(open_store(str(folder), "a", SAMPLE).items(0, 1))
+    assert not mark.exists()
+
+
+# --- what is no file ---
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are of POSIX")
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    source = open_source(tmp_path, Decoder(SAMPLE, Preprocessing()), Columns())
+    for item in source.items(0, len(source)):
+        with pytest.raises(InputError, match="no regular file"):
+            item.read()
+    model = model_of([node("MatMul", "x w")], ("n", 2))
+    w = onnx.TensorProto(name="w", data_type=1, dims=[2, 2], data_location=onnx.TensorProto.EXTERNAL)
+    w.external_data.add(key="location", value="pipe.png")
+    model.graph.initializer.append(w)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    for path in (tmp_path / "model.onnx", tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(ModelError, match=r"is not there|is not a file"):
+            lrpfast.load(path)
 
 
 # --- bombs ---

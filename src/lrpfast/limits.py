@@ -43,7 +43,8 @@ class Limits:
     pixels : int
         Of a picture.
     arrays : int
-        Bytes of all arrays in an `.npy` or `.npz` file that is read at once.
+        Bytes of all arrays in an `.npy` or `.npz` file that is read at once, of a chunk of a Zarr array, and of any one
+        file of a batch.
     text : int
         Bytes of a text, CSV or JSON file.
 

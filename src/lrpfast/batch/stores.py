@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 from ..extras import need
+from ..limits import limits_now
 from ..ops.base import Array
 from .items import Item
 from .places import EXTRA, Place
@@ -33,7 +35,12 @@ class Stored:
         rows = self.array.chunks[0]
         while start < stop:
             end = min(stop, (start // rows + 1) * rows)  # a chunk is decoded once
-            block = self.array[start:end]
+            try:
+                block = self.array[start:end]
+            except Exception as error:  # of stores and of codecs
+                raise InputError(
+                    f"cannot read rows {start} to {end - 1} of {self.name!r}: {error}"
+                ) from error
             for name, sample in zip(self.ids(start, end), block, strict=True):
                 yield Item(name, lambda sample=sample: _as_is(sample))  # type: ignore[misc]
             start = end
@@ -64,6 +71,11 @@ def open_store(url: str, name: str, shape: tuple[int, ...]) -> Stored:
     if not isinstance(found, zarr.Array):
         keys = ", ".join(found.array_keys()) or "no arrays"
         raise InputError(f"{url!r} is a Zarr group of {keys}; name one of its arrays: {url}/NAME")
+    codecs = {getattr(each, "codec_id", "") for each in (*(found.filters or ()), *(found.compressors or ()))}
+    if found.dtype.kind not in "biuf" or "pickle" in codecs:
+        raise InputError(f"{url!r} holds {found.dtype}, in chunks coded by {codecs}; expected plain numbers")
+    nbytes = math.prod(found.chunks) * found.dtype.itemsize
+    limits_now().check("arrays", nbytes, f"one chunk of {url!r}, of shape {found.chunks}", InputError)
     if found.shape[1:] != shape:
         raise InputError(
             f"{url!r} has shape {found.shape}; the network takes several samples as "
