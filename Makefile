@@ -8,7 +8,9 @@ SOURCES = pyproject.toml CMakeLists.txt $(shell find csrc src -type f -not -name
 NETWORKS = vgg16 resnet50 mobilenet_v2 efficientnet_lite0 mlp
 PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
 
-.PHONY: demo test quick lint bench clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test quick lint bench fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lrpfast demo -o demo.png
@@ -36,6 +38,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m pytest bench -m "not networks" --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=build/bench/kernels.json $(PYTEST_ARGS)
 
+# Files from strangers, made up for so long: see SECURITY.md. FUZZ_ARGS="--only model" fuzzes one of the properties.
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
@@ -51,6 +57,10 @@ $(VENV)/.tools: $(VENV)/.installed
 
 $(VENV)/.bench: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group fuzz
 	touch $@
 
 clean:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.append(str(TESTS))
 
 import conformance_cases  # noqa: E402
 from hostile import SAMPLE  # noqa: E402
+from light_models import FOLDER  # noqa: E402
 from small_networks import SMALL_NETWORKS  # noqa: E402
 
 import lrpfast  # noqa: E402
@@ -34,25 +34,22 @@ def files(name: str) -> Iterator[bytes]:
         yield path.read_bytes()
 
 
-def write(name: str, folder: Path) -> int:
-    """Write the files into a folder, each under its hash; says how many there are."""
+def write(name: str, folder: Path) -> None:
+    """Write the files into a folder, each under its hash."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {hashlib.sha256(data).hexdigest()[:16]: data for data in files(name) if len(data) <= MOST}
-    for digest, data in found.items():
-        (folder / digest).write_bytes(data)
-    return len(found)
+    for data in files(name):
+        if len(data) <= MOST:
+            (folder / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
 
 
 def _models() -> Iterator[bytes]:
-    """The small networks of the tests, and ONNX's own cases in every way in which they can be read."""
+    """The small networks of the tests, ONNX's own cases of single operators, and its networks with weights left out."""
     for make in SMALL_NETWORKS.values():
         yield make().SerializeToString()
     for case in conformance_cases.all_cases():
-        if case.model.ByteSize() <= MOST and not conformance_cases.inapplicable(case):
-            for reading in conformance_cases.readings(case):
-                yield reading.model.SerializeToString()
-    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-    for path in folder.glob("light_*.onnx"):
+        if not (case.expanded or conformance_cases.inapplicable(case)):
+            yield next(conformance_cases.readings(case)).model.SerializeToString()
+    for path in FOLDER.glob("light_*.onnx"):
         yield path.read_bytes()
 
 
@@ -60,19 +57,17 @@ def _images() -> Iterator[bytes]:
     from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
-    for mode in ("RGB", "L", "RGBA", "P", "1", "CMYK", "I;16", "LA"):
-        picture = (
-            Image.fromarray(pixels) if mode != "I;16" else Image.fromarray(pixels[..., 0].astype(np.uint16))
-        )
-        picture = picture if mode == "I;16" else picture.convert(mode)
+    pictures = [
+        Image.fromarray(pixels).convert(mode) for mode in ("RGB", "L", "RGBA", "P", "1", "CMYK", "LA")
+    ]
+    pictures.append(Image.fromarray(pixels[..., 0].astype(np.uint16)))
+    for picture in pictures:
         for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"):
             file = io.BytesIO()
-            try:
+            with contextlib.suppress(OSError, ValueError):  # formats without this mode
                 picture.save(file, kind)
-            except (OSError, ValueError):  # a format without this mode
-                continue
-            yield file.getvalue()
-    yield from (data for data in _arrays())
+                yield file.getvalue()
+    yield from _arrays()
 
 
 def _arrays() -> Iterator[bytes]:
@@ -102,14 +97,13 @@ def _tables() -> Iterator[bytes]:
         "struct": pa.array([{"bytes": picture, "path": "a.png"}] * 3),
         "path": pa.array(["nowhere.png", "https://example.invalid/a.png", None]),
     }
-    for key, column in columns.items():
+    for column in columns.values():
         for compression in ("snappy", "none", "gzip"):
             file = io.BytesIO()
             parquet.write_table(
                 pa.table({"image": column, "id": ["a", "b", "c"]}), file, compression=compression
             )
             yield file.getvalue()
-        del key
 
 
 def _explanations() -> Iterator[bytes]:
@@ -125,17 +119,16 @@ def _texts(*texts: str) -> Iterator[bytes]:
 
 
 def _tokens() -> Iterator[bytes]:
-    import tokenizers
+    from tokenizers import BertWordPieceTokenizer, Tokenizer, decoders, models, pre_tokenizers
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "film", "##s", ",", "?", "'", "isn", "t", "it"]
     yield "\n".join(words).encode()
     yield "\n".join(word for word in words if "#" not in word).encode()
     yield json.dumps({word: i for i, word in enumerate(words)}).encode()
-    made = tokenizers.BertWordPieceTokenizer({word: i for i, word in enumerate(words)})
+    made = BertWordPieceTokenizer({word: i for i, word in enumerate(words)})
     made.enable_padding(length=8)
     made.enable_truncation(8)
     yield made.to_str().encode()
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     for model, pre, decoder in (
         (
@@ -157,7 +150,7 @@ def _tokens() -> Iterator[bytes]:
         yield tokenizer.to_str().encode()
 
 
-_MAKERS: Mapping[str, object] = {
+_MAKERS: Mapping[str, Callable[[], Iterator[bytes]]] = {
     "model": _models,
     "image": _images,
     "arrays": _arrays,
@@ -173,8 +166,3 @@ _MAKERS: Mapping[str, object] = {
     "csv": lambda: _texts("a,b\n1,2\n3,4\n", "1;2\n3;4", 'a\t"b ""c"""\n1e3\t-0.5\n'),
     "tokens": _tokens,
 }
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    for each in sys.argv[2:] or _MAKERS:
-        print(each, write(each, Path(sys.argv[1]) / each))

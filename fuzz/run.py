@@ -1,7 +1,7 @@
 """Fuzz lrpfast's readers: python fuzz/run.py --seconds 60 [--only model image …] [--folder build/fuzz].
 
-Each property of `tests/hostile.py` has its share of the time under libFuzzer, in a process of its own. Corpora and findings
-stay in the folder; the exit code is 1 if there are findings.
+Each property of `tests/hostile.py` has its share of the time under libFuzzer, in a process of its own. Corpora and
+findings stay in the folder; the exit code is 1 if there are findings.
 """
 
 from __future__ import annotations

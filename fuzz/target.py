@@ -5,8 +5,10 @@ python fuzz/target.py PROPERTY FINDINGS [libFuzzer's options] CORPUS
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import io
 import logging
 import os
 import pkgutil
@@ -15,9 +17,12 @@ import resource
 import sys
 import traceback
 import warnings
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import atheris
+from google.protobuf.message import DecodeError
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
@@ -33,9 +38,9 @@ with atheris.instrument_imports(include=["lrpfast"]):
         if not any(word in found.name for word in SKIPPED):
             importlib.import_module(found.name)
 
-import onnx
-from hostile import PROPERTIES
-from mutations import mutated
+import onnx  # noqa: E402
+from hostile import PROPERTIES  # noqa: E402
+from mutations import mutated  # noqa: E402
 
 
 def main() -> None:
@@ -59,28 +64,51 @@ def main() -> None:
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         rng = random.Random(seed)
-        if rng.random() < 0.1:
-            return atheris.Mutate(data, max_size)
-        try:
-            model = onnx.ModelProto.FromString(data)
-        except Exception:  # bytes that an earlier mutation broke
-            model = rng.choice(corpus)
-        made = mutated(model, rng, corpus).SerializeToString()
-        return made if len(made) <= max_size else data
+        made = b""
+        if rng.random() < 0.9:
+            made = _mutated_model(data, rng, corpus) if corpus else _mutated_archive(data, rng)
+        return made if 0 < len(made) <= max_size else atheris.Mutate(data, max_size)
 
     _limit_memory()
-    options = [sys.argv[0], *sys.argv[3:]]
-    if name == "model":
-        atheris.Setup(options, one, custom_mutator=mutate)
-    else:
-        atheris.Setup(options, one)
+    atheris.Setup([sys.argv[0], *sys.argv[3:]], one, custom_mutator=mutate)
     atheris.Fuzz()
+
+
+def _mutated_model(data: bytes, rng: random.Random, corpus: Sequence[onnx.ModelProto]) -> bytes:
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except DecodeError:  # bytes that an earlier mutation broke
+        model = rng.choice(corpus)
+    made: bytes = mutated(model, rng, corpus).SerializeToString()
+    return made
+
+
+def _mutated_archive(data: bytes, rng: random.Random) -> bytes:
+    """A ZIP archive one of whose members is mutated, with a checksum that fits; nothing for other data."""
+    if not data.startswith(b"PK"):
+        return b""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+    except Exception:  # zipfile fails on damaged archives in every way there is
+        return b""
+    chosen = rng.choice(sorted(members))
+    members[chosen] = atheris.Mutate(members[chosen], 2 * len(members[chosen]) + 64)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
 
 
 def _models(folder: Path) -> list[onnx.ModelProto]:
     """Small models whose nodes are brought into others."""
-    paths = sorted(folder.iterdir())
-    return [onnx.ModelProto.FromString(path.read_bytes()) for path in paths if path.stat().st_size < 4096]
+    found = []
+    for path in sorted(folder.iterdir()):
+        with contextlib.suppress(DecodeError):
+            if path.stat().st_size < 4096:
+                found.append(onnx.ModelProto.FromString(path.read_bytes()))
+    return found
 
 
 def _report(error: Exception, data: bytes, folder: Path, name: str, seen: set[str]) -> None:

@@ -115,8 +115,8 @@ def table(data: bytes) -> str:
 
 
 def explanation(data: bytes) -> str:
-    """What `Explanation.save` wrote."""
-    return _read(lrpfast.Explanation.load, data, ".npz")
+    """What `Explanation.save` wrote, and its ledger in words."""
+    return _read(lambda path: str(lrpfast.Explanation.load(path).conservation), data, ".npz")
 
 
 def preprocessing(data: bytes) -> str:

@@ -364,7 +364,8 @@ class Explanation:
         try:
             with open(path, "rb") as file:
                 arrays = read_arrays(file, os.fspath(path))
-            meta = json_value(str(arrays["meta"]))
+            meta = json_value(str(arrays.pop("meta")))
+            _check_saved(arrays, meta)
             named = {name: arrays[f"relevance_{i}"] for i, name in enumerate(meta.get("inputs", []))}
             return cls(
                 relevance=named or arrays["relevance"],
@@ -382,3 +383,18 @@ class Explanation:
                 f"{os.fspath(path)!r} is not a saved explanation ({error}); expected an .npz file that "
                 "Explanation.save wrote"
             ) from error
+
+
+def _check_saved(arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless arrays and ledger of a file are what `Explanation.save` writes."""
+    count = arrays["output"].shape[:1]
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or not count or array.shape[:1] != count:
+            raise ValueError(f"its array {name!r} has dtype {array.dtype} and shape {array.shape}")
+    if not isinstance(meta["manifest"], dict):
+        raise ValueError("its manifest is no mapping")
+    for row in meta["conservation"]:
+        for name, value in row.items():
+            kinds = {"node": str, "rule": str, "explained": bool}.get(name, (int, float))
+            if not isinstance(value, kinds):
+                raise ValueError(f"the ledger has {value!r} as {name}")
