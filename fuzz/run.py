@@ -63,11 +63,14 @@ def fuzz(name: str, seconds: float, folder: Path) -> None:
             command = [sys.executable, str(TARGET), name, str(folder / "findings"), *options,
                        f"-artifact_prefix={folder / 'findings'}/{name}-", str(corpus), str(seeds)]  # fmt: skip
             start = out.tell()
-            subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
-            said = log.read_text(errors="replace")[start:]
+            done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
+            said = log.read_bytes()[start:].decode(errors="replace")
+            if done.returncode and "Test unit written" not in said:
+                sys.exit(f"the target itself failed, not {name}: see the end of {log}")
             runs += max(map(int, re.findall(r"^#(\d+)", said, re.MULTILINE)), default=0)
             coverage = (re.findall(r"cov: (\d+)", said) or [coverage])[-1]
-            print("\n".join(re.findall(r"^FOUND.*|^==\d+== ?ERROR.*", said, re.MULTILINE)), end="")
+            for line in re.findall(r"^FOUND.*|^==\d+== ?ERROR.*", said, re.MULTILINE):
+                print(line, flush=True)
     print(f"{name}: {runs} inputs in {seconds:.0f} s, coverage {coverage}", flush=True)
 
 

@@ -92,6 +92,8 @@ def _mutated_archive(data: bytes, rng: random.Random) -> bytes:
             members = {name: archive.read(name) for name in archive.namelist()}
     except Exception:  # zipfile fails on damaged archives in every way there is
         return b""
+    if not members:
+        return b""
     chosen = rng.choice(sorted(members))
     members[chosen] = atheris.Mutate(members[chosen], 2 * len(members[chosen]) + 64)
     file = io.BytesIO()

@@ -57,7 +57,7 @@ CASES: dict[str, tuple[Any, dict[str, int]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_exceeds_a_limit_is_refused(name: str) -> None:
     make, limits = CASES[name]
-    model = make()
+    model = make().SerializeToString()
     output = {"output": "y"} if name == "ends" else {}
     lrpfast.load(model, **output)
     with pytest.raises(ModelError, match="more than the limit of") as caught:

@@ -31,7 +31,7 @@ class Limits:
     structure : int
         Bytes of a model besides the data of its big tensors. In memory a byte may become a hundred.
     weights : int
-        Bytes of all initializers.
+        Bytes of all tensors that are read from files.
     folded : int
         Bytes of all constants that are computed when a model is read: by its nodes, and by lrpfast for operators that
         are numbers, such as indices, made of a few sizes.

@@ -13,52 +13,50 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 
-def attributes_of(node: NodeProto) -> dict[str, Any]:
+def attributes_of(node: NodeProto, known: Mapping[str, int] | None = None) -> dict[str, Any]:
     """A node's attributes; strings decoded.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+    known : mapping of str to int, optional
+        The attributes that ONNX has for the operator, and their types: from `known_attributes`.
 
     Raises
     ------
     ModelError
-        One has no type.
+        One has no type; or it is not among those that are known, or of another type.
     """
     from onnx.helper import get_attribute_value
 
     found = {}
     for attribute in node.attribute:
+        if known is not None and known.get(attribute.name) != attribute.type:
+            raise ModelError(
+                f"its attribute {attribute.name!r} is of type {_title(attribute.type)}; expected "
+                + (", ".join(f"{name} of type {_title(kind)}" for name, kind in known.items()) or "none")
+            )
         try:
             value = get_attribute_value(attribute)
         except ValueError:
             raise ModelError(
-                f"its attribute {attribute.name} has the unknown type {attribute.type}"
+                f"its attribute {attribute.name!r} is of type {_title(attribute.type)}"
             ) from None
         found[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     return found
 
 
-def check_types(node: NodeProto, opset: int) -> None:
-    """Raise `ModelError` if an attribute is not one of those, and of the type, that ONNX has in an operator set."""
+def _title(kind: int) -> str:
+    """The name of a type in onnx.proto."""
     from onnx import AttributeProto
 
-    known = _types(node.op_type, opset)
-    if known is None:
-        return
-    for attribute in node.attribute:
-        if attribute.name not in known:
-            raise ModelError(
-                f"its attribute {attribute.name!r} is unknown; in opset {opset} it has {list(known)}"
-            )
-        expected = known[attribute.name]
-        if attribute.type != expected:
-            given = AttributeProto.AttributeType.keys() if 0 <= attribute.type < 15 else ()
-            raise ModelError(
-                f"its attribute {attribute.name} is of type {given[attribute.type] if given else attribute.type}; "
-                f"expected {AttributeProto.AttributeType.Name(expected)}"
-            )
+    names: dict[int, str] = {number: name for name, number in AttributeProto.AttributeType.items()}
+    return names.get(kind, str(kind))
 
 
 @lru_cache(512)
-def _types(op_type: str, opset: int) -> Mapping[str, int] | None:
-    """The types of an operator's attributes, as numbers of onnx.proto; None if there is no such operator."""
+def known_attributes(op_type: str, opset: int) -> Mapping[str, int] | None:
+    """The attributes of an operator in an operator set, and their types; None if there is no such operator."""
     from onnx import defs
 
     if not defs.has(op_type):

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -130,8 +131,11 @@ class ModelFile:
         return model
 
     def admit(self, tensors: Iterable[TensorProto]) -> None:
-        """Count the bytes that tensors take in memory; raise `ModelError` if all so far are more than the limit."""
-        self._weights += sum(_nbytes(tensor) for tensor in tensors)
+        """Count the bytes of tensors that are yet to be read; raise `ModelError` if all so far are above the limit."""
+        from onnx import TensorProto
+
+        external = TensorProto.EXTERNAL
+        self._weights += sum(_nbytes(tensor) for tensor in tensors if tensor.data_location == external)
         self.limits.check("weights", self._weights, "its tensors take")
 
     def tensor(self, tensor: TensorProto) -> NDArray[Any]:
@@ -208,7 +212,7 @@ def _read(tensor: TensorProto, file: BinaryIO, offset: int, length: int) -> NDAr
             f"tensor {tensor.name!r} lies at bytes {offset} to {offset + length} of a file of {size} bytes; "
             "the file is truncated or belongs to another model"
         )
-    shape, dtype = tuple(tensor.dims), _dtype(tensor)
+    shape, dtype = tuple(tensor.dims), _dtype(tensor.data_type)
     if dtype is None:
         raise ModelError(f"tensor {tensor.name!r} has the unknown data type {tensor.data_type}")
     plain = dtype.kind in "fiubc" or dtype.name == "bfloat16"  # not numbers of less than a byte, and the like
@@ -227,19 +231,20 @@ def _read(tensor: TensorProto, file: BinaryIO, offset: int, length: int) -> NDAr
     return array.reshape(shape)
 
 
-def _dtype(tensor: TensorProto) -> np.dtype[Any] | None:
-    """The type of a tensor's numbers; None if there is no such type."""
+@lru_cache(64)
+def _dtype(data_type: int) -> np.dtype[Any] | None:
+    """The type of a tensor's numbers by ONNX's number for it; None if there is no such type."""
     from onnx import helper
 
     try:
-        return np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        return np.dtype(helper.tensor_dtype_to_np_dtype(data_type))
     except KeyError:
         return None
 
 
 def _nbytes(tensor: TensorProto) -> int:
     """Bytes that the numbers take which a tensor declares."""
-    dtype = _dtype(tensor)
+    dtype = _dtype(tensor.data_type)
     if len(tensor.dims) > 64:
         raise ModelError(f"tensor {tensor.name!r} has {len(tensor.dims)} axes, more than any array")
     return 0 if dtype is None else math.prod(max(0, n) for n in tensor.dims) * dtype.itemsize

@@ -178,10 +178,11 @@ def _sizes(
     found = []
     for output in inferred.values():
         tensor = output.tensor_type
-        if not (tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)):
+        dims = list(tensor.shape.dim)
+        if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
             return None
         itemsize = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).itemsize
-        found.append(_Size(tuple(dim.dim_value for dim in tensor.shape.dim), itemsize))
+        found.append(_Size(tuple(dim.dim_value for dim in dims), itemsize))
     return found if len(found) == sum(map(bool, node.output)) else None
 
 

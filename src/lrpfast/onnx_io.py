@@ -12,7 +12,7 @@ from . import onnx_old
 from .errors import ModelError, UnsupportedOperatorError
 from .graph import Fact, Graph, Node, infer, prune
 from .limits import Budget, Limits
-from .onnx_attributes import attributes_of, check_types
+from .onnx_attributes import attributes_of, known_attributes
 from .onnx_branches import branch_of, graphs, reads
 from .onnx_file import ModelFile
 from .onnx_fold import Folding, shape_of, size_of
@@ -192,8 +192,6 @@ class _Loader:
     def visit(self, node: NodeProto, name: str) -> None:
         """Fold a node, or read it; `Unsupported` says why neither is possible."""
         kind = _kind(node)
-        if kind == node.op_type:
-            check_types(node, self.opset)
         for output in filter(None, node.output):
             if any(output in known for known in (self.facts, self.constants, self.unknown, self.tensors)):
                 raise ModelError(f"it writes {output!r}, which is written already")
@@ -206,7 +204,8 @@ class _Loader:
         operands = tuple(self.operand(input) for input in node.input)
         if self.opset < onnx_old.SINCE:
             node, operands = onnx_old.modernized(node, operands)
-        attributes = attributes_of(node)
+        known = known_attributes(kind, self.opset) if kind == node.op_type else None
+        attributes = attributes_of(node, known)
         if any(isinstance(operand, Fact) for operand in operands) and node.op_type not in ("Shape", "Size"):
             if kind not in READERS:
                 raise Unsupported(REFUSED.get(kind, "lrpfast has no such operator"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .errors import ModelError
@@ -31,29 +31,32 @@ def check_graph(graph: GraphProto, limits: Limits) -> None:
         limits.check("depth", depth, "its graphs lie within one another")
         count += sum(len(each.node) for each in waiting)
         limits.check("nodes", count, "it has nodes")
-        for each in waiting:
-            _check_names(each)
-        waiting = [inner for each in waiting for node in each.node for inner in graphs(node)]
+        waiting = [inner for each in waiting for inner in _checked(each)]
         depth += 1
 
 
-def _check_names(graph: GraphProto) -> None:
-    """Raise `ModelError` if one is not text: protobuf then gives bytes."""
-    for name in _names(graph):
-        if not isinstance(name, str):
-            raise ModelError(f"the name {name!r} in it is not UTF-8; the file is damaged")
-
-
-def _names(graph: GraphProto) -> Iterator[str]:
+def _checked(graph: GraphProto) -> list[GraphProto]:
+    """The graphs in a graph's nodes; raises `ModelError` if a name is not text: protobuf then gives bytes."""
+    inner: list[GraphProto] = []
+    names: list[str] = [tensor.name for tensor in graph.initializer]
     for node in graph.node:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        yield from (attribute.name for attribute in node.attribute)
+        names += (node.name, node.op_type, node.domain)
+        names += node.input
+        names += node.output
+        for attribute in node.attribute:
+            names.append(attribute.name)
+            if attribute.HasField("g"):
+                inner.append(attribute.g)
+            inner += attribute.graphs
     for values in (graph.input, graph.output):
-        for value in values:
-            yield value.name
-            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
-    for tensor in graph.initializer:
-        yield tensor.name
+        names += [value.name for value in values]
+        names += [dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim]
+    try:
+        "".join(names)  # the fastest way to see whether all are text
+    except TypeError:
+        name = next(each for each in names if not isinstance(each, str))
+        raise ModelError(f"the name {name!r} in it is not UTF-8; the file is damaged") from None
+    return inner
 
 
 def without_functions(model: ModelProto, limits: Limits) -> ModelProto:
