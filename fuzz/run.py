@@ -19,8 +19,8 @@ from hostile import PROPERTIES
 
 TARGET = Path(__file__).with_name("target.py")
 
-SHARES = {"model": 0.6}
-"""Of the time; the other properties share the rest equally."""
+SHARES = {"model": 12}
+"""How much more time than the others a property has."""
 
 HANG = 10
 """Seconds that one input may take."""
@@ -76,12 +76,8 @@ def fuzz(name: str, seconds: float, folder: Path) -> None:
 
 def _shared(names: Sequence[str], seconds: float) -> dict[str, float]:
     """The seconds of each property."""
-    others = [name for name in names if name not in SHARES]
-    rest = seconds * (1 - sum(SHARES[name] for name in names if name in SHARES) * bool(others))
-    return {
-        name: rest / len(others) if name in others else seconds * (SHARES[name] if others else 1)
-        for name in names
-    }
+    shares = {name: SHARES.get(name, 1) for name in names}
+    return {name: seconds * share / sum(shares.values()) for name, share in shares.items()}
 
 
 if __name__ == "__main__":
