@@ -392,7 +392,8 @@ def test_errors_have_one_base() -> None:
     assert len(names) == 11
     for name in names:
         assert issubclass(getattr(lrpfast, name), lrpfast.LrpfastError)
-    for name, builtin in (("ModelError", ValueError), ("InputError", ValueError), ("OutputError", OSError)):
+    for name, builtin in (("ModelError", ValueError), ("InputError", ValueError), ("OutputError", OSError),
+                          ("OutOfMemoryError", MemoryError)):
         assert issubclass(getattr(lrpfast, name), builtin)
 
 
