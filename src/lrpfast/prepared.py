@@ -23,7 +23,7 @@ from .feeds import Arrays, like_given
 from .graph import Graph
 from .ledger import Books, Numbers
 from .lower import lower, lower_kept
-from .memory import LESS_AT_ONCE, accounted
+from .memory import LESS_AT_ONCE, MORE_MEMORY, accounted
 from .network import Network, check_output
 from .ops.activation import Sigmoid
 from .ops.base import Array
@@ -229,11 +229,12 @@ def prepare(
     graph = canonized.graph
     assigned = [assign(composite, graph) for composite in composites]
     names = recorded(record, graph)
-    if keep:
-        plan = lower_kept(graph, assigned, backend, dtype, names, limit=policy.limit)
-    else:
-        (rules,) = assigned
-        plan = lower(graph, rules, backend, dtype, names, limit=policy.limit)
+    with accounted("making a plan", f"{MORE_MEMORY} or input"):
+        if keep:
+            plan = lower_kept(graph, assigned, backend, dtype, names, limit=policy.limit)
+        else:
+            (rules,) = assigned
+            plan = lower(graph, rules, backend, dtype, names, limit=policy.limit)
     manifests = tuple(
         {
             "model": {"name": network.name, "sha256": network.hash},
