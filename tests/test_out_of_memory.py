@@ -78,7 +78,7 @@ w = rng.normal(size=(1024, 512, 3, 3)).astype(np.float32)
 network = lrpfast.Sequential(lrpfast.Conv2d(w, padding=1), lrpfast.Flatten(), input_shape=(512, 8, 8))
 network.canonized()
 confine(8)
-refused(lambda: lrpfast.Explainer(network, "gradient", backend="native"), "packing the weights takes", "bytes", "ulimit -v")
+refused(lambda: lrpfast.Explainer(network, "gradient"), "packing the weights takes", "bytes", "ulimit -v")
 """
 
 KERNEL = """
@@ -120,7 +120,9 @@ def test_memory_of_kernels(script: str) -> None:
 
 def refused(folder: Path, model: str, x: Path, message: str) -> None:
     out = folder / "out.npy"
-    result = python("-m", "lrpfast", "explain", str(folder / model), str(x), "-o", str(out), limit=700 * MEGABYTE)
+    result = python(
+        "-m", "lrpfast", "explain", str(folder / model), str(x), "-o", str(out), limit=700 * MEGABYTE
+    )
     assert result.returncode == 1, result.stderr
     assert re.match(f"error: .*{message}", result.stderr), result.stderr
     assert "Traceback" not in result.stderr and "bug" not in result.stderr
@@ -140,7 +142,9 @@ def test_weights_that_cannot_be_loaded(tmp_path: Path) -> None:
     with open(tmp_path / "weights.bin", "wb") as file:
         file.truncate(2**31)
     np.save(tmp_path / "x.npy", np.ones((1, 2**20), np.float32))
-    message = r"tensor 'w' takes 2\.0 GiB \(2147483648 bytes\), more memory than the system grants; raise the limit"
+    message = (
+        r"tensor 'w' takes 2\.0 GiB \(2147483648 bytes\), more memory than the system grants; raise the limit"
+    )
     refused(tmp_path, "big.onnx", tmp_path / "x.npy", message)
 
 
@@ -158,7 +162,9 @@ def test_an_explanation_that_is_too_large(tmp_path: Path) -> None:
     """From 64 × 64 numbers to 4 GiB."""
     nodes = [node("ConvTranspose", "x w", "z", strides=[64, 64]), node("GlobalAveragePool", "z", "m"),
              node("Flatten", "m")]  # fmt: skip
-    onnx.save(model_of(nodes, ["n", 1, 64, 64], {"w": np.ones((1, 64, 1, 1), np.float32)}), tmp_path / "wide.onnx")
+    onnx.save(
+        model_of(nodes, ["n", 1, 64, 64], {"w": np.ones((1, 64, 1, 1), np.float32)}), tmp_path / "wide.onnx"
+    )
     np.save(tmp_path / "x.npy", np.ones((1, 1, 64, 64), np.float32))
     message = r"making a plan takes more memory than the system grants: Unable to allocate \d\.\d+ GiB"
     refused(tmp_path, "wide.onnx", tmp_path / "x.npy", message)
@@ -168,7 +174,10 @@ def test_an_explanation_that_is_too_large(tmp_path: Path) -> None:
 
 
 def group(root: Path, line: str, files: dict[str, str]) -> None:
-    for name, text in {"proc/self/cgroup": line, **{f"sys/fs/cgroup/{n}": t for n, t in files.items()}}.items():
+    for name, text in {
+        "proc/self/cgroup": line,
+        **{f"sys/fs/cgroup/{n}": t for n, t in files.items()},
+    }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text + "\n")
 
@@ -192,7 +201,9 @@ V1 = {"memory/a/memory.limit_in_bytes": "1000", "memory/a/memory.usage_in_bytes"
         ("0::/gone", V1, None),
     ],
 )
-def test_what_control_groups_leave(line: str, files: dict[str, str], expected: int | None, tmp_path: Path) -> None:
+def test_what_control_groups_leave(
+    line: str, files: dict[str, str], expected: int | None, tmp_path: Path
+) -> None:
     group(tmp_path, line, files)
     assert cgroups.memory_left(tmp_path) == expected
     assert cgroups.memory_left(tmp_path / "elsewhere") is None

@@ -103,4 +103,6 @@ def accounted(what: str, cure: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         wanted = str(error) or "there is none left for a small object"
-        raise OutOfMemoryError(f"{what} takes more memory than the system grants: {wanted}; {cure}") from error
+        raise OutOfMemoryError(
+            f"{what} takes more memory than the system grants: {wanted}; {cure}"
+        ) from error

@@ -99,7 +99,8 @@ class Original:
             if self._hash or self._hashing is not None or graph is None or _nbytes(graph) < WORTH:
                 return
             hashing = threading.Thread(target=self._compute_hash, args=(graph,), daemon=True)
-            with contextlib.suppress(RuntimeError):  # the system grants no more threads: then it is computed later
+            # Where the system grants no more threads it is computed when it is asked for.
+            with contextlib.suppress(RuntimeError):
                 hashing.start()
                 self._hashing = hashing
 

@@ -77,7 +77,9 @@ def translate(error: BaseException) -> Failure:
     if isinstance(error, MemoryError):
         return Failure(f"out of memory: {error}" if str(error) else "out of memory", REFUSED, MORE_MEMORY)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return Failure("the system grants no more threads", REFUSED, "raise ulimit -u and ulimit -v, or say --threads 1")
+        return Failure(
+            "the system grants no more threads", REFUSED, "raise ulimit -u and -v, or say --threads 1"
+        )
     return Failure(
         f"{type(error).__name__}: {error}", REFUSED, "this is a bug in lrpfast; LRPFAST_DEBUG=1 shows where"
     )
