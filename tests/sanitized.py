@@ -44,7 +44,9 @@ def built(preset: str) -> Path:
 def runtime(name: str) -> str:
     """A runtime library of the compiler's."""
     compiler = os.environ.get("CXX", "c++")
-    found = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+    found = subprocess.run(
+        [compiler, f"-print-file-name={name}"], capture_output=True, text=True
+    ).stdout.strip()
     if not os.path.isabs(found):
         sys.exit(f"{compiler} has no {name}; sanitizers need GCC: install it, or name it in CXX")
     return found
