@@ -3,9 +3,9 @@
     python tests/sanitized.py sanitize    # addresses and undefined behaviour
     python tests/sanitized.py threads     # data races
 
-What follows goes to pytest; tests that are named there take the place of all. Any finding fails. Needs GCC, whose runtime libraries are loaded before Python; Python
-itself is not instrumented, nor has it to be: what is looked for is in csrc. Leaks are not, as CPython leaves memory to
-the system when it ends; `make soak` measures them.
+What follows goes to pytest; tests that are named there take the place of all. Any finding fails. Needs GCC, whose
+runtime libraries are loaded before Python. Python is not instrumented, nor has it to be: what is looked for is in
+csrc. Leaks are not looked for, as CPython leaves memory to the system when it ends; `make soak` measures them.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_weights_are_refused_by_name(bad: float, tmp_path: Any) -> None:
     onnx.save(model_of([node("MatMul", "x w", name="dense")], ["n", 4], {"w": weight}), path)
     with pytest.raises(ModelError, match=r"tensor 'w'.*holds NaN or infinity in 1 of 12"):
         lrpfast.load(path)
-    with pytest.raises(ModelError, match="weight .*NaN or infinity in 1 of 12"):
+    with pytest.raises(ModelError, match=r"weight .*NaN or infinity in 1 of 12"):
         Dense(weight)
 
 
@@ -184,10 +184,9 @@ def test_denormals_are_numbers(factor: float, backend: str) -> None:
     step = float(np.finfo(np.float32).smallest_subnormal)
     np.testing.assert_allclose(found.output, reference.output, rtol=1e-5, atol=400 * step)
     assert np.any(found.output != 0)
-    relevant = np.abs(found.relevance - reference.relevance).max() / np.abs(reference.relevance).max()
-    assert relevant < (
-        1e-5 if factor > 1e-39 else 0.2
-    )  # signs of what rounds to zero are lost, and their ReLUs
+    if factor > 1e-41:  # below, some sums have lost their sign, and ReLUs their side
+        scale = np.abs(reference.relevance).max()
+        np.testing.assert_allclose(found.relevance, reference.relevance, atol=1e-5 * scale)
     plus = Explainer(unbiased(), "epsilon_plus", backend=backend)(tiny, 2, "one")
     assert plus.conservation.worst < 1e-6
     assert sum(row.stabilizer + row.dead for row in plus.conservation) == pytest.approx(3, rel=1e-3)
