@@ -14,9 +14,7 @@ import soak
 def test_little_of_all_parts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Too short to tell anything of memory, which is not what this is about."""
     monkeypatch.setattr(soak, "ALLOWED", dict.fromkeys(soak.ALLOWED, 10**6))
-    code = soak.main(
-        ["--explanations", "200", "--large", "0", "--threads-minutes", "0.02", "--inputs", "400"]
-    )
+    code = soak.main(["--explanations", "60", "--large", "0", "--threads-minutes", "0.02", "--inputs", "200"])
     said = capsys.readouterr().out
     assert code == 0, said
     assert [line.split("  ")[0] for line in said.splitlines() if line] == [
