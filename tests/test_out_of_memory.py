@@ -100,6 +100,25 @@ for _ in range(3):
 """
 
 
+THREADS = """
+import os
+def threads():
+    return len(os.listdir("/proc/self/task"))
+lrpfast.set_num_threads(2)
+layers = lrpfast.Conv2d(rng.normal(size=(32, 8, 3, 3)), padding=1), lrpfast.ReLU(), lrpfast.Flatten()
+network = lrpfast.Sequential(*layers, input_shape=(8, 32, 32))
+explainer, x = lrpfast.Explainer(network, "epsilon_plus", backend="native"), rng.normal(size=(2, 8, 32, 32))
+np.ones((64, 64)) @ np.ones((64, 64))  # NumPy starts its own
+before = threads()
+confine(6)  # less than a thread's stack
+alone = explainer(x, 5).relevance.tobytes()
+assert threads() == before
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert explainer(x, 5).relevance.tobytes() == alone
+assert threads() == before + 1
+"""
+
+
 @limited
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_that_is_too_large(backend: str) -> None:
@@ -109,7 +128,7 @@ def test_a_run_that_is_too_large(backend: str) -> None:
 
 @limited
 @pytest.mark.skipif("native" not in BACKENDS, reason="only the native backend packs weights")
-@pytest.mark.parametrize("script", [PACKING, KERNEL], ids=["packed", "a kernel's own"])
+@pytest.mark.parametrize("script", [PACKING, KERNEL, THREADS], ids=["packed", "a kernel's own", "threads"])
 def test_memory_of_kernels(script: str) -> None:
     result = python("-c", PRELUDE + script)
     assert result.returncode == 0, result.stderr
