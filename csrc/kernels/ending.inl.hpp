@@ -64,7 +64,7 @@ LRPFAST_INLINE void put(const Ending<T>& end, const Lanes& lanes, Vec<T> v, Size
                         T epsilon, LaneTotals<T>& totals) {
     v = v + bias;
     if (M::times) {
-        const Vec<T> times = lanes.get(end.times + at);
+        const Vec<T> times = minimum(splat(end.times_high), lanes.get(end.times + at));
         v = v * (end.times_part.is_identity() ? times : part_of(times, end.times_part));
     }
     if ((M::plus || M::last == Last::clamp) && end.kept != nullptr) lanes.put(end.kept + at, v);

@@ -49,14 +49,17 @@ LRPFAST_INLINE void for_output_rows(const Reads& reads, const Body& body) {
 
 // --- depthwise convolution ---
 
-/// One row of outputs of one block.
+/// One row of outputs of one block. It reads max(low, min(src, high)).
 template <class T>
 struct DepthwiseRow {
     const Reads& reads;
     const T* src;      // the block's plane
+    T low, high;
     const T* weights;  // (tap, lane)
     const SourceRow* rows;
     Size row_count;
+
+    LRPFAST_INLINE Vec<T> read(Size at) const { return minimum(splat(high), maximum(splat(low), load(src + at))); }
 };
 
 /// Windows that slide: PLACES outputs whose first taps lie SLOPE columns apart, `column` the first of them, and whose
@@ -72,8 +75,7 @@ LRPFAST_INLINE void slide(const DepthwiseRow<T>& row, Size column, Size lane, T*
         Vec<T> x[kWindow];
         LRPFAST_UNROLL
         for (int i = 0; i < kWindow; ++i)
-            x[i] = !BORDER || (column + i >= 0 && column + i < width) ? load(row.src + first + i * kLanesOfBlock)
-                                                                      : Vec<T>{};
+            x[i] = !BORDER || (column + i >= 0 && column + i < width) ? row.read(first + i * kLanesOfBlock) : Vec<T>{};
         LRPFAST_UNROLL
         for (int tap = 0; tap < TAPS; ++tap) {
             const Vec<T> weight = load(w + tap * kLanesOfBlock);
@@ -118,9 +120,8 @@ void any_row(const DepthwiseRow<T>& row, T* results) {
                 for (Size tap = 0; tap < columns.taps; ++tap) {
                     const Size column = columns.sources[tap * columns.count + j];
                     if (column < 0) continue;
-                    const T* x = row.src + (row.rows[r].start + column) * kLanesOfBlock + lane;
-                    sum = multiply_add(load(x), load(row.weights + (row.rows[r].first_tap + tap) * kLanesOfBlock + lane),
-                                       sum);
+                    const T* w = row.weights + (row.rows[r].first_tap + tap) * kLanesOfBlock + lane;
+                    sum = multiply_add(row.read((row.rows[r].start + column) * kLanesOfBlock + lane), load(w), sum);
                 }
             store(results + j * kLanesOfBlock + lane, sum);
         }
@@ -171,6 +172,7 @@ void depthwise_sum(const Depthwise<T>& args, const Reads& reads, Size sample, Si
                    const Finisher<T>& finisher, Totals& totals) {
     const Size blocks = blocks_of(args.c, kLanesOfBlock), at = sample * blocks + block;
     const T* src = args.src + at * reads.in.product() * kLanesOfBlock;
+    const T low = args.src_part.negative == T(0) ? T(0) : -static_cast<T>(__builtin_inf());
     const RowFunction<T> compute = row_function<T>(reads.axes[2]);
     const T* weights = depthwise_weights(args, reads, block, compute != any_row<T>);
     const Size width = reads.axes[2].count, most = kRowsPlaces + width;
@@ -179,7 +181,7 @@ void depthwise_sum(const Depthwise<T>& args, const Reads& reads, Size sample, Si
     PlaceResults<T> some{results, nullptr, kLanesOfBlock, places, 0, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
                          reads.out.product()};
     for_output_rows(reads, [&](Size place, const SourceRow* rows, Size row_count) {
-        compute({reads, src, weights, rows, row_count}, results + some.count * kLanesOfBlock);
+        compute({reads, src, low, args.src_high, weights, rows, row_count}, results + some.count * kLanesOfBlock);
         for (Size j = 0; j < width; ++j) places[some.count++] = place + j * reads.axes[2].step;
         if (some.count < kRowsPlaces) return;
         finisher.places(some, totals);
@@ -192,7 +194,13 @@ template <class T>
 void run_depthwise(const Depthwise<T>& given, const ReadsList& list) {
     const Size blocks = blocks_of(given.c, kLanesOfBlock);
     Depthwise<T> args = given;
-    args.src = parted(given.src, given.src_part, args.n * blocks * list[0].in.product() * kLanesOfBlock);
+    // Rows clamp what they read. Other parts are copied.
+    if (given.src_part.positive != T(1) || (given.src_part.negative != T(0) && given.src_part.negative != T(1))) {
+        args.src = parted(given.src, given.src_part, args.n * blocks * list[0].in.product() * kLanesOfBlock,
+                          given.src_high);
+        args.src_part = {T(1), T(1)};
+        args.src_high = static_cast<T>(__builtin_inf());
+    }
     for_blocks(args.end, args.n, blocks, plane_work(list, args.n * args.c),
                [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
                    for (Size i = 0; i < list.size(); ++i)
