@@ -10,7 +10,7 @@ PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test quick lint bench fuzz clean
+.PHONY: demo test quick lint bench fuzz sanitize sanitize-threads soak clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lrpfast demo -o demo.png
@@ -42,6 +42,17 @@ bench: $(VENV)/.bench
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
+# The C++ under the sanitizers of GCC: addresses and undefined behaviour; data races. Any finding fails.
+sanitize: $(VENV)/.sanitizers
+	$(BIN)/python tests/sanitized.py sanitize $(PYTEST_ARGS)
+
+sanitize-threads: $(VENV)/.sanitizers
+	$(BIN)/python tests/sanitized.py threads $(PYTEST_ARGS)
+
+# Ten thousand explanations, ten minutes of many threads, and a large job: what grows, and what is left behind.
+soak: $(VENV)/.tools
+	$(BIN)/python bench/soak.py --update docs/reliability.md $(SOAK_ARGS)
+
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
@@ -53,6 +64,10 @@ $(VENV)/.installed: $(VENV)/.pip $(SOURCES)
 
 $(VENV)/.tools: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test --group lint --group peers
+	touch $@
+
+$(VENV)/.sanitizers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group test --group sanitizers
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.tools

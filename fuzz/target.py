@@ -115,7 +115,8 @@ def _models(folder: Path) -> list[onnx.ModelProto]:
 
 def _report(error: Exception, data: bytes, folder: Path, name: str, seen: set[str]) -> None:
     """Keep the first input that fails in a way, and say how."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/lrpfast/" in f.filename]
+    origin = error.__cause__ or error
+    frames = [f for f in traceback.extract_tb(origin.__traceback__) if "/lrpfast/" in f.filename]
     where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "hostile"
     key = f"{type(error).__name__} in {where}"
     if key in seen:

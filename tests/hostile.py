@@ -24,7 +24,7 @@ from lrpfast.batch.places import Place
 from lrpfast.batch.tables import Columns, open_table
 from lrpfast.cli.console import Failure
 from lrpfast.cli.labels import read_features
-from lrpfast.errors import LrpfastError
+from lrpfast.errors import LrpfastError, OutOfMemoryError
 from lrpfast.preprocess import PREPROCESSINGS, Preprocessing
 from lrpfast.tables import read_table
 from lrpfast.tokens import read as read_tokens
@@ -52,6 +52,8 @@ def model(data: bytes) -> str:
         network = lrpfast.load(data, limits=LIMITS)
         if sum(fact.size for fact in network.graph.facts.values()) > ELEMENTS:
             return "large"
+    except OutOfMemoryError:  # the limits are there so that it does not come to that
+        raise
     except LrpfastError:
         return "refused"
     name = COMPOSITES[zlib.crc32(data) % len(COMPOSITES)]
@@ -63,6 +65,8 @@ def model(data: bytes) -> str:
             explanation = lrpfast.explain(
                 network, network.noise(2), composite=composite, backend="native", threads=1
             )
+        except OutOfMemoryError:
+            raise
         except LrpfastError:
             return "failed"
     relevance = explanation.relevance

@@ -12,6 +12,7 @@ from . import onnx_old
 from .errors import ModelError, UnsupportedOperatorError
 from .graph import Fact, Graph, Node, infer, prune
 from .limits import Budget, Limits
+from .memory import MORE_MEMORY, accounted
 from .onnx_attributes import attributes_of, known_attributes
 from .onnx_branches import branch_of, graphs, reads
 from .onnx_file import ModelFile
@@ -104,8 +105,10 @@ def load_model(
         named, or leaves the shape of an input open.
     UnsupportedOperatorError
         It uses operators, or forms of them, that lrpfast does not have; all of them are listed.
+    OutOfMemoryError
+        Its weights take more memory than the system grants.
     """
-    with ModelFile(source, limits) as file:
+    with ModelFile(source, limits) as file, accounted(f"loading {label or file.label}", MORE_MEMORY):
         file.label = label or file.label
         try:
             return _Loader(file, input_shape, output).load()
