@@ -16,17 +16,16 @@ namespace lrpfast {
 inline const Table<float>& table_of(const Kernels& kernels, float) { return kernels.f32; }
 inline const Table<double>& table_of(const Kernels& kernels, double) { return kernels.f64; }
 
-/// The panels of a convolution's weights, or null if packing does not pay.
+/// The panels of a convolution's weights for one SIMD target, or null if packing does not pay.
 ///
 /// They are found again as long as any call holds them: by the address of the weights, which a Program keeps
 /// alive, and by what else the panels depend on. Calls that differ in the part of the weights share them.
 template <class T>
-std::shared_ptr<const T> packed(const Conv<T>& conv, bool transposed) {
+std::shared_ptr<const T> packed(const Kernels& kernels, const Conv<T>& conv, bool transposed) {
     using Key = std::tuple<const T*, const Kernels*, std::vector<Size>>;
     static std::mutex mutex;
     static std::map<Key, std::weak_ptr<const T>> known;
 
-    const Kernels& kernels = active_kernels();
     const Table<T>& table = table_of(kernels, T());
     const Size size = table.panels_size(conv, transposed);
     if (size == 0) return nullptr;

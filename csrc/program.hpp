@@ -45,12 +45,13 @@ class Call {
 template <template <class> class Arguments, class T>
 class CallOf : public Call {
   public:
-    CallOf(const Entry<Arguments>& entry, Reader& in) : entry_(entry) {
+    /// A Program's call is packed for the SIMD target that it will run on.
+    CallOf(const Entry<Arguments>& entry, Reader& in, const Kernels* of_program) : entry_(entry) {
         in.fill(&arguments_);
         Family<Arguments>::read(in, arguments_, entry.is_forward());
         in.require_apart();
         patches_ = in.take_patches();
-        if (in.in_program()) pack(arguments_);
+        if (of_program != nullptr) pack(*of_program, arguments_);
     }
 
     /// Several threads may run one call at once: each patches a copy.
@@ -68,9 +69,9 @@ class CallOf : public Call {
     const char* form_of(const Kernels& kernels, const Conv<T>& conv) const {
         return table_of(kernels, T()).conv_form(conv, !entry_.is_forward());
     }
-    void pack(...) {}
-    void pack(Conv<T>& conv) {
-        panels_ = packed(conv, !entry_.is_forward());
+    void pack(const Kernels&, ...) {}
+    void pack(const Kernels& kernels, Conv<T>& conv) {
+        panels_ = packed(kernels, conv, !entry_.is_forward());
         conv.panels = panels_.get();
     }
 
@@ -81,12 +82,12 @@ class CallOf : public Call {
 };
 
 template <template <class> class Arguments>
-std::unique_ptr<Call> make_call(const Entry<Arguments>& entry, Reader& in) {
+std::unique_ptr<Call> make_call(const Entry<Arguments>& entry, Reader& in, const Kernels* of_program = nullptr) {
     const auto names = Family<Arguments>::parameters();
     in.expect_names(names);
     const char* const leader = names.front();
-    if (in.is<float>(leader)) return std::make_unique<CallOf<Arguments, float>>(entry, in);
-    if (in.is<double>(leader)) return std::make_unique<CallOf<Arguments, double>>(entry, in);
+    if (in.is<float>(leader)) return std::make_unique<CallOf<Arguments, float>>(entry, in, of_program);
+    if (in.is<double>(leader)) return std::make_unique<CallOf<Arguments, double>>(entry, in, of_program);
     in.refuse_type(std::string(leader) + " has dtype " + in.dtype(leader) + ", expected float32 or float64");
 }
 
@@ -138,10 +139,10 @@ class Program {
     Size bytes_per_sample() const { return ground_.bytes_per_sample; }
 
   private:
-    static std::unique_ptr<Call> make(const std::string& kernel, Reader& in) {
+    std::unique_ptr<Call> make(const std::string& kernel, Reader& in) const {
         std::string names;
 #define KERNEL(name, Arguments)                                                                            \
-    if (kernel == #name) return make_call(Entry<Arguments>{#name, &Table<float>::name, &Table<double>::name}, in); \
+    if (kernel == #name) return make_call(Entry<Arguments>{#name, &Table<float>::name, &Table<double>::name}, in, &kernels_); \
     names += (names.empty() ? "" : ", ") + std::string(#name);
 #include "kernels.def"
 #undef KERNEL

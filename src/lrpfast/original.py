@@ -97,8 +97,9 @@ class Original:
             graph = self._graph
             if self._hash or self._hashing is not None or graph is None or _nbytes(graph) < WORTH:
                 return
-            self._hashing = threading.Thread(target=self._compute_hash, args=(graph,), daemon=True)
-            self._hashing.start()
+            hashing = threading.Thread(target=self._compute_hash, args=(graph,), daemon=True)
+            hashing.start()
+            self._hashing = hashing  # now that it can be joined
 
     def expect_release(self) -> None:
         """Prepare for `release`, if it may come to that: without the hash no other graph could be told from this."""
