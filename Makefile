@@ -8,7 +8,7 @@ SOURCES = pyproject.toml CMakeLists.txt $(shell find csrc src -type f -not -name
 NETWORKS = vgg16 resnet50 mobilenet_v2 efficientnet_lite0 mlp
 PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
 
-.PHONY: demo test quick lint bench clean
+.PHONY: demo test quick lint bench wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lrpfast demo -o demo.png
@@ -36,6 +36,11 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m pytest bench -m "not networks" --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=build/bench/kernels.json $(PYTEST_ARGS)
 
+# Into dist/: the sdist, a wheel for each Python here and one without the C++ kernels, each tried without a compiler.
+# WHEEL_ARGS=--here leaves out the other Pythons.
+wheel: $(VENV)/.wheel
+	$(BIN)/python scripts/wheels.py $(WHEEL_ARGS)
+
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
@@ -51,6 +56,10 @@ $(VENV)/.tools: $(VENV)/.installed
 
 $(VENV)/.bench: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+$(VENV)/.wheel: $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --group wheel
 	touch $@
 
 clean:

@@ -153,9 +153,8 @@ def main() -> None:
     found = check_commands(options.backend)
     active = found["simd"]["active"] if native else ""
     require(options.target in (None, active), f"the SIMD target is {active}, expected {options.target}")
-    print(
-        f"lrpfast {found['lrpfast']}, Python {found['python']}, {options.backend} {active}: relevance {relevance}"
-    )
+    backend = " ".join(filter(None, (options.backend, active)))
+    print(f"lrpfast {found['lrpfast']}, Python {found['python']}, {backend}: relevance {relevance}")
 
 
 if __name__ == "__main__":
