@@ -9,6 +9,7 @@ import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -124,9 +125,8 @@ def test_the_hash_may_be_asked_for_while_it_begins_to_be_computed(
                 super().start()
 
         asked: list[Future[str]] = []
-        monkeypatch.setattr("lrpfast.original.threading.Thread", Slow)
+        monkeypatch.setattr("lrpfast.original.threading", SimpleNamespace(Thread=Slow))
         network.original.hash_aside()
-        monkeypatch.undo()
         assert asked[0].result() == network.hash == expected
 
 
