@@ -95,7 +95,7 @@ def check_explanations(backend: str) -> str:
     x = pictures * np.float32(0.875) + grain * np.float32(0.125)
     explain = Explainer(network)
     require(explain.backend.name == backend, f"{explain.backend.name} explains, expected {backend}")
-    wanted = Explainer(network, backend="numpy", dtype=np.float64)(x).relevance
+    wanted = np.asarray(Explainer(network, backend="numpy", dtype=np.float64)(x).relevance)
     scale = np.abs(wanted).max()
     for dtype, close in CLOSE.items():
         found = Explainer(network, dtype=dtype)(x)

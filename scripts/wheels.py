@@ -158,6 +158,7 @@ class Workshop:
         self.folder = folder
         self.settings = [f"-C{setting}" for setting in settings]
         self.offline = offline()
+        self._builders: dict[Interpreter, str] = {}
 
     def sdist(self) -> Path:
         """Make the sdist."""
@@ -199,19 +200,26 @@ class Workshop:
         return wheel, installed
 
     def built(self, tree: Path, python: Interpreter, backend: str) -> Path:
-        """Build a wheel in a new environment with what the build asks for, and then without a network."""
+        """Build a wheel in an environment with no more than the build asks for, and without a network."""
         out = self.folder / f"{python.name}-{backend}-built"
-        builder = self.environment(f"{python.name}-{backend}-builder", python)
-        project = build.ProjectBuilder(tree, python_executable=builder)
-        run([*pip(builder), "install", *project.build_system_requires])
-        if more := project.get_requires_for_build("wheel"):  # CMake and Ninja, unless they are there
-            run([*pip(builder), "install", *more])
+        builder = self.builder(tree, python)
         switch = {"LRPFAST_REQUIRE_NATIVE": "1"} if backend == "native" else {"LRPFAST_PURE": "1"}
         if backend == "native" and sys.platform == "linux":
             switch["LDFLAGS"] = f"{os.environ.get('LDFLAGS', '')} {STATIC}"
         run([*self.offline, *pip(builder), "wheel", "--no-index", "--no-deps", "--no-build-isolation", *self.settings,
              "--wheel-dir", out, tree], with_first(builder) | switch)  # fmt: skip
         return only(out)
+
+    def builder(self, tree: Path, python: Interpreter) -> str:
+        """The Python of an environment to build in."""
+        if python not in self._builders:
+            builder = self.environment(f"{python.name}-builder", python)
+            project = build.ProjectBuilder(tree, python_executable=builder)
+            run([*pip(builder), "install", *project.build_system_requires])
+            if more := project.get_requires_for_build("wheel"):  # CMake and Ninja, unless they are there
+                run([*pip(builder), "install", *more])
+            self._builders[python] = builder
+        return self._builders[python]
 
     def repaired(self, wheel: Path) -> Path:
         """The wheel with the oldest manylinux tag that its symbols allow, and without those that nothing needs."""
