@@ -68,6 +68,14 @@ void read_quotient(Reader& in, Quotient<T>& to, const Shape& out, Size channels)
     to.clip = in.flag("end.quotient.clip");
 }
 
+/// The number above which an array is cut off: its signs stay.
+template <class T>
+T read_bound(const Reader& in, const std::string& path) {
+    const T bound = in.number<T>(path);
+    in.require(bound >= 0, path + " is " + std::to_string(bound) + ", expected at least 0");
+    return bound;
+}
+
 /// `out` may be any array that the ending reads: each element is read just before it is written.
 template <class T>
 void read_ending(Reader& in, Ending<T>& to, const Shape& out, Size channels) {
@@ -77,6 +85,7 @@ void read_ending(Reader& in, Ending<T>& to, const Shape& out, Size channels) {
     if (in.has("end.plus")) in.sampled("end.plus", out, to.plus, true);
     if (in.has("end.sums")) in.sampled("end.sums", {out[0], 2}, to.sums);
     to.times_part = in.part<T>("end.times_part");
+    to.times_high = read_bound<T>(in, "end.times_high");
     to.plus_factor = in.number<T>("end.plus_factor");
     to.clamps = in.has("end.clamp");
     if (to.clamps) {
@@ -182,7 +191,7 @@ struct Family<Conv> {
 template <>
 struct Family<Depthwise> {
     static std::vector<const char*> parameters() {
-        return {"src", "w", "strides", "pads", "dilations", "src_part", "w_part", "end"};
+        return {"src", "w", "strides", "pads", "dilations", "src_part", "src_high", "w_part", "end"};
     }
 
     template <class T>
@@ -195,6 +204,7 @@ struct Family<Depthwise> {
         to.c = w[0];
         to.windows =
             read_windows(in, forward ? src : out, forward ? out : src, {{w[2], w[3], w[4]}});
+        to.src_high = read_bound<T>(in, "src_high");
         in.count(src[0], to.n);
         read_linear(in, to, src, {to.c, 1, w[2], w[3], w[4]}, out, to.c);
     }

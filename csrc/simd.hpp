@@ -237,18 +237,33 @@ struct Wide {
     Vec<double> part[kParts<T>];
 };
 
+/// As many doubles as half a vector has floats; GCC takes the general form apart.
+typedef float HalfVector __attribute__((vector_size(LRPFAST_VECTOR_BYTES / 2)));
+#if LRPFAST_VECTOR_BYTES == 64
+LRPFAST_INLINE Vec<double> widen_half(HalfVector v) { return (Vec<double>)_mm512_maskz_cvtps_pd(0xFF, (__m256)v); }
+#elif LRPFAST_VECTOR_BYTES == 32
+LRPFAST_INLINE Vec<double> widen_half(HalfVector v) { return (Vec<double>)_mm256_cvtps_pd((__m128)v); }
+#else
+LRPFAST_INLINE Vec<double> widen_half(HalfVector v) { return __builtin_convertvector(v, Vec<double>); }
+#endif
+
 template <class T>
 LRPFAST_INLINE Wide<T> widen(Vec<T> v) {
-    typedef T Narrow __attribute__((vector_size(LRPFAST_VECTOR_BYTES / kParts<T>)));
-    Wide<T> wide;
-    for (int p = 0; p < kParts<T>; ++p) {
-        Narrow narrow;
-        __builtin_memcpy(&narrow,
-                         reinterpret_cast<const char*>(&v) + static_cast<std::size_t>(p) * sizeof narrow,
-                         sizeof narrow);
-        wide.part[p] = __builtin_convertvector(narrow, Vec<double>);
+    if constexpr (kParts<T> == 1) {
+        return {{v}};
+    } else {
+        HalfVector halves[2];
+        __builtin_memcpy(halves, &v, sizeof v);
+        return {{widen_half(halves[0]), widen_half(halves[1])}};
     }
-    return wide;
+}
+
+/// to += v
+template <class T>
+LRPFAST_INLINE void add_wide(Wide<T>& to, Vec<T> v) {
+    const Wide<T> more = widen<T>(v);
+    to.part[0] += more.part[0];
+    if constexpr (kParts<T> > 1) to.part[1] += more.part[1];
 }
 
 template <class T>
