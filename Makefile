@@ -8,7 +8,7 @@ SOURCES = pyproject.toml CMakeLists.txt $(shell find csrc src -type f -not -name
 NETWORKS = vgg16 resnet50 mobilenet_v2 efficientnet_lite0 mlp
 PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
 
-.PHONY: demo test quick lint bench sanitize sanitize-threads soak clean
+.PHONY: demo test quick lint bench sanitize sanitize-threads soak wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lrpfast demo -o demo.png
@@ -47,6 +47,11 @@ sanitize-threads: $(VENV)/.sanitizers
 soak: $(VENV)/.tools
 	$(BIN)/python bench/soak.py --update docs/reliability.md $(SOAK_ARGS)
 
+# Into dist/: the sdist, a wheel for each Python here and one without the C++ kernels, each tried without a compiler.
+# WHEEL_ARGS=--here leaves out the other Pythons.
+wheel: $(VENV)/.wheel
+	$(BIN)/python scripts/wheels.py $(WHEEL_ARGS)
+
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
@@ -66,6 +71,10 @@ $(VENV)/.sanitizers: $(VENV)/.installed
 
 $(VENV)/.bench: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+$(VENV)/.wheel: $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --group wheel
 	touch $@
 
 clean:
