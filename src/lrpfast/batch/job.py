@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,16 +24,17 @@ from ..question import ask
 from .decoding import Decoder
 from .explaining import Explaining, Row, Sample
 from .items import Item, Source
-from .parts import Dataset, Facts, Kept, digest
+from .parts import Dataset, Facts, digest
 from .pipeline import BatchSize, staged
 from .places import Place
 from .reports import Summary, read_reference, write_report
+from .rows import Kept, RowForm
 from .settings import array_digest, enter, locked
-from .sinks import PictureSink, check_drawable, open_zarr
+from .sinks import PictureSink, Sinks, check_drawable, open_zarr
 from .sources import check_apart, open_source
 from .tables import Columns
 from .targets import Target, parse
-from .writing import Batch, Writer
+from .writing import Batch, Writer, Written
 
 PART_BYTES, PART_ROWS = 2**27, 4096
 """A part has about so many bytes of relevance, and at most so many rows, unless something else is asked for."""
@@ -182,18 +183,36 @@ def run(
         enter(place, settings, manifest)
         place.sweep()
         counted = explainer.policy.threshold if on_blowup == "warn" else math.inf
-        dataset = Dataset(place, kept, explainer.dtype, shape, manifest, counted)
-        job = _Job(
-            Explaining(explainer, wanted, init), found, dataset, rows,
-            BatchSize(batch_size, _most(explainer, wanted)),
-            max(1, get_num_threads() if workers is None else workers), zarr, png, settings, progress,
+        job = Job(
+            Explaining(explainer, wanted, init),
+            Dataset(place, RowForm(kept, explainer.dtype, shape), manifest, counted),
+            len(found), rows, BatchSize(batch_size, _most(explainer, wanted)),
+            max(1, get_num_threads() if workers is None else workers), zarr, png, settings,
         )  # fmt: skip
         start = time.monotonic()
-        resumed = job.work()
+        resumed = _worked(job, found, progress)
         seconds = time.monotonic() - start
         summary = Summary.of(job.facts(), settings, manifest, len(found), resumed, seconds, before)
         write_report(place, summary)
     return summary
+
+
+def _worked(job: Job, source: Source, progress: Progress | None) -> int:
+    """Do what is not done yet; returns how many inputs were."""
+    pending = list(job.pending(source))
+    done = resumed = job.inputs - sum(len(job.stretch(number)) for number in pending)
+    failed = 0
+    tell = progress or (lambda *_: None)
+    tell(done, job.inputs, failed)
+    sinks = job.sinks(begun=resumed > 0)
+    if sinks.pictures is not None:
+        sinks.pictures.folder.sweep()
+    with contextlib.closing(job.work(source, pending, sinks)) as work:
+        for written in work:
+            done += written.inputs
+            failed += written.failed
+            tell(done, job.inputs, failed)
+    return resumed
 
 
 def _part_rows(kept: Kept, shape: tuple[int, ...], dtype: np.dtype[Any], ranks: int) -> int:
@@ -211,36 +230,42 @@ def _most(explainer: Explainer, target: Target) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """What there is to be done, and with what."""
+class Job:
+    """What there is to be done, and with what; can be pickled, to be done elsewhere.
+
+    Attributes
+    ----------
+    explaining : Explaining
+    dataset : Dataset
+    inputs : int
+        How many the source has.
+    part_rows : int
+    batch_size : BatchSize
+    workers : int
+        Threads that decode and draw.
+    zarr, png : str, optional
+    settings : mapping
+    """
 
     explaining: Explaining
-    source: Source
     dataset: Dataset
+    inputs: int
     part_rows: int
     batch_size: BatchSize
     workers: int
     zarr: str | None
     png: str | None
     settings: Mapping[str, Any]
-    progress: Progress | None
 
-    def work(self) -> int:
-        """Do what is not done yet; returns how many inputs were."""
-        pending = list(self._pending())
-        done = resumed = len(self.source) - sum(len(self._stretch(number)) for number in pending)
-        failed = 0
-        self._tell(done, failed)
+    def work(self, source: Source, numbers: Iterable[int], sinks: Sinks) -> Generator[Written, None, None]:
+        """Make parts, batch by batch; what was begun is given up if the iterator is closed early."""
         pool, compute, write = (ThreadPoolExecutor(n, "lrpfast-batch") for n in (self.workers, 1, 1))
-        writer = self._writer(pool, begun=resumed > 0)
+        writer = Writer(self.dataset, sinks, pool)
         try:
-            samples = staged(self.explaining.decoded, self._items(pending), pool, self._ahead)
+            samples = staged(self.explaining.decoded, self._items(source, numbers), pool, self._ahead)
             explained = self.batch_size.timed(self._explained)
             rows = staged(explained, self._batches(samples), compute, lambda: 1)
-            for written in staged(writer.write, rows, write, lambda: 1):
-                done += written.inputs
-                failed += written.failed
-                self._tell(done, failed)
+            yield from staged(writer.write, rows, write, lambda: 1)
         except BaseException:
             # Somebody waits for this to end, and a kernel may take longer: nobody waits for that.
             with contextlib.suppress(RuntimeError):
@@ -249,7 +274,31 @@ class _Job:
         finally:
             for executor in (pool, compute, write):
                 executor.shutdown(wait=False, cancel_futures=True)
-        return resumed
+
+    def sinks(self, begun: bool) -> Sinks:
+        """What is asked for besides the rows, made or opened.
+
+        Parameters
+        ----------
+        begun : bool
+            Whether some of the job is done, so that they have to be there.
+
+        Raises
+        ------
+        OutputError
+            They cannot be written, belong to something else, or are gone.
+        """
+        form, ranks, manifest = self.dataset.form, self.explaining.target.ranks, self.dataset.manifest
+        zarr = pictures = None
+        if self.zarr is not None:
+            about = {"settings": self.settings, "manifest": manifest}
+            whole = (self.inputs, *form.shape)
+            zarr = open_zarr(self.zarr, whole, ranks, form.dtype, self.part_rows, about, begun)
+        if self.png is not None:
+            folder = Place.at(self.png)
+            enter(folder, self.settings, manifest, begun)
+            pictures = PictureSink(folder, ranks, manifest)
+        return Sinks(zarr, pictures)
 
     def facts(self) -> Iterator[Facts]:
         """Those of all parts.
@@ -257,25 +306,26 @@ class _Job:
         Raises
         ------
         OutputError
-            A part is gone.
+            A part is gone, or not whole.
         """
-        for number in range(self._parts):
+        for number in range(self.parts):
             facts = self.dataset.facts(number)
-            if facts is None:
+            if facts is None or facts.count != len(self.stretch(number)):
                 raise OutputError(
                     f"{str(self.dataset.part(number))!r} is not there any more, or cannot be read; start the job again"
                 )
             yield facts
 
     @property
-    def _parts(self) -> int:
-        return -(-len(self.source) // self.part_rows)
+    def parts(self) -> int:
+        """How many there will be."""
+        return -(-self.inputs // self.part_rows)
 
-    def _stretch(self, number: int) -> range:
+    def stretch(self, number: int) -> range:
         """The inputs of a part."""
-        return range(number * self.part_rows, min((number + 1) * self.part_rows, len(self.source)))
+        return range(number * self.part_rows, min((number + 1) * self.part_rows, self.inputs))
 
-    def _pending(self) -> Iterator[int]:
+    def pending(self, source: Source) -> Iterator[int]:
         """The parts that are not there, or that have fewer inputs than the source has by now.
 
         Raises
@@ -283,17 +333,17 @@ class _Job:
         OutputError
             A part has other inputs than the source.
         """
-        last = self.dataset.part(self._parts - 1).name
+        last = self.dataset.part(self.parts - 1).name
         for name in self.dataset.place.names():
             if name.startswith("part-") and name > last:
                 raise self._changed(name)
-        for number in range(self._parts):
-            facts, stretch = self.dataset.facts(number), self._stretch(number)
+        for number in range(self.parts):
+            facts, stretch = self.dataset.facts(number), self.stretch(number)
             if facts is None:
                 yield number
                 continue
             fits = facts.start == stretch.start and facts.count <= len(stretch)
-            if not fits or facts.ids != digest(self.source.ids(stretch.start, stretch.start + facts.count)):
+            if not fits or facts.ids != digest(source.ids(stretch.start, stretch.start + facts.count)):
                 raise self._changed(self.dataset.part(number).name)
             if facts.count < len(stretch):
                 yield number
@@ -304,17 +354,17 @@ class _Job:
             "source; inputs may be added behind the others, but not removed or renamed: choose another folder"
         )
 
-    def _items(self, pending: Iterable[int]) -> Iterator[tuple[int, Item]]:
+    def _items(self, source: Source, numbers: Iterable[int]) -> Iterator[tuple[int, Item]]:
         """The inputs of the parts, with their places."""
-        for number in pending:
-            stretch = self._stretch(number)
+        for number in numbers:
+            stretch = self.stretch(number)
             found = stretch.start
-            for item in self.source.items(stretch.start, stretch.stop):
+            for item in source.items(stretch.start, stretch.stop):
                 yield found, item
                 found += 1
             if found != stretch.stop:
                 raise InputError(
-                    f"the source ends after {found} of {len(self.source)} inputs: it was changed; start the job again"
+                    f"the source ends after {found} of {self.inputs} inputs: it was changed; start the job again"
                 )
 
     def _ahead(self) -> int:
@@ -327,29 +377,10 @@ class _Job:
         for sample in samples:
             collected.append(sample)
             number = sample.index // self.part_rows
-            last = sample.index == self._stretch(number).stop - 1
+            last = sample.index == self.stretch(number).stop - 1
             if last or len(collected) >= self.batch_size.size:
                 yield Batch(number, collected, last)
                 collected = []
 
     def _explained(self, batch: Batch) -> tuple[Batch, list[Row]]:
         return batch, self.explaining.explained(batch.samples)
-
-    def _writer(self, pool: ThreadPoolExecutor, begun: bool) -> Writer:
-        """What writes, with the sinks that are asked for."""
-        dataset, ranks = self.dataset, self.explaining.target.ranks
-        zarr = pictures = None
-        if self.zarr is not None:
-            about = {"settings": self.settings, "manifest": dataset.manifest}
-            whole = (len(self.source), *dataset.shape)
-            zarr = open_zarr(self.zarr, whole, ranks, dataset.dtype, self.part_rows, about, begun)
-        if self.png is not None:
-            folder = Place.at(self.png)
-            enter(folder, self.settings, dataset.manifest, begun)
-            folder.sweep()
-            pictures = PictureSink(folder, ranks, dataset.manifest)
-        return Writer(dataset, zarr, pictures, pool)
-
-    def _tell(self, done: int, failed: int) -> None:
-        if self.progress is not None:
-            self.progress(done, len(self.source), failed)

@@ -9,7 +9,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -137,6 +137,13 @@ class PictureSink:
         stem = re.sub(r"[^\w.-]+", "_", posixpath.splitext(posixpath.basename(row.id))[0]).strip("._")[:80]
         rank = "" if self.ranks == 1 else f"-{row.rank}"
         return f"{row.index:08}-{stem or 'input'}{rank}.png"
+
+
+class Sinks(NamedTuple):
+    """Those that are asked for."""
+
+    zarr: ZarrSink | None
+    pictures: PictureSink | None
 
 
 def check_drawable(shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .explaining import Row, Sample
 from .parts import Dataset, OpenPart
-from .sinks import PictureSink, ZarrSink
+from .sinks import Sinks
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +45,14 @@ class Writer:
     Parameters
     ----------
     dataset : Dataset
-    zarr : ZarrSink or None
-    pictures : PictureSink or None
+    sinks : Sinks
     pool : Executor
         Draws.
     """
 
-    def __init__(
-        self, dataset: Dataset, zarr: ZarrSink | None, pictures: PictureSink | None, pool: Executor
-    ) -> None:
+    def __init__(self, dataset: Dataset, sinks: Sinks, pool: Executor) -> None:
         self._dataset = dataset
-        self._zarr = zarr
-        self._pictures = pictures
+        self._sinks = sinks
         self._pool = pool
         self._open: OpenPart | None = None
 
@@ -65,10 +61,10 @@ class Writer:
         batch, rows = work
         if self._open is None:
             self._open = self._dataset.begin(batch.part)
-        if self._zarr is not None:
-            self._zarr.write(rows)
-        if self._pictures is not None:
-            self._pictures.write(rows, self._pool.map)
+        if self._sinks.zarr is not None:
+            self._sinks.zarr.write(rows)
+        if self._sinks.pictures is not None:
+            self._sinks.pictures.write(rows, self._pool.map)
         self._open.add(rows)
         if batch.last:
             self._open.close()
