@@ -427,7 +427,7 @@ def test_explain_and_explainer_are_the_same() -> None:
 
 
 def test_networks_and_explainers_are_handed_to_other_processes(backend: str) -> None:
-    composite = lrpfast.composite("epsilon_gamma_box", low=-3.0, high=3.0)
+    composite = lrpfast.composite("epsilon_gamma_box", low=-9.0, high=9.0)
     explainer = Explainer(cnn(), composite, backend=backend, dtype="float64", threads=1, record="Conv_0",
                           max_memory="1GB", on_blowup="clip", blowup=3)  # fmt: skip
     sent = pickle.loads(pickle.dumps(explainer))

@@ -28,6 +28,8 @@ class Rows:
     ----------
     name : str
         What their ids begin with.
+    place : Place
+        The file.
     open : callable
         Opens the array's bytes, header included.
     dtype : dtype
@@ -41,6 +43,7 @@ class Rows:
     """
 
     name: str
+    place: Place
     open: Open
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -61,6 +64,12 @@ class Rows:
             file.seek(self.offset + start * size)
             for name in self.ids(start, stop):
                 yield Item(name, partial(self._decoded, file.read(size), name, size))
+
+    def only(self, start: int, stop: int) -> Rows:
+        return self
+
+    def file(self) -> Place:
+        return self.place
 
     def _decoded(self, data: bytes, name: str, size: int) -> Array:
         if len(data) != size:
@@ -90,7 +99,7 @@ def open_arrays(place: Place, name: str, shape: tuple[int, ...]) -> Source:
         found = {f"{name}:{key}": partial(_member, place, f"{key}.npy") for key in _members(place)}
     rows, others = [], []
     for title, opener in found.items():
-        one, described = _described(title, opener, shape)
+        one, described = _described(title, place, opener, shape)
         if one is None:
             others.append(described)
         else:
@@ -103,7 +112,7 @@ def open_arrays(place: Place, name: str, shape: tuple[int, ...]) -> Source:
     return rows[0] if len(rows) == 1 else Chain(rows)
 
 
-def _described(name: str, opener: Open, shape: tuple[int, ...]) -> tuple[Rows | None, str]:
+def _described(name: str, place: Place, opener: Open, shape: tuple[int, ...]) -> tuple[Rows | None, str]:
     """The samples of an array, None if it does not fit; and what it is in words."""
     try:
         with opener() as file:
@@ -124,7 +133,8 @@ def _described(name: str, opener: Open, shape: tuple[int, ...]) -> tuple[Rows | 
         return None, described
     if by_columns:
         raise InputError(f"{name!r} lies column by column; save it as np.ascontiguousarray(array)")
-    return Rows(name, opener, dtype, shape, 1 if single else found[0], offset, single), described
+    count = 1 if single else found[0]
+    return Rows(name, place, opener, dtype, shape, count, offset, single), described
 
 
 def _members(place: Place) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from ..ops.base import Array
+from .places import Place
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,27 @@ class Source(Protocol):
     def items(self, start: int, stop: int) -> Iterator[Item]:
         """The items of a stretch, read no further ahead than need be."""
 
+    def only(self, start: int, stop: int) -> Source:
+        """What is needed to go through a stretch, to be sent elsewhere: items keep their places."""
+
+    def file(self) -> Place | None:
+        """A file that is there, and that whoever can read the source sees; None if there is none."""
+
 
 class Chain:
-    """Several sources, one behind the other."""
+    """Several sources, one behind the other.
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    Parameters
+    ----------
+    sources : sequence of Source
+    start : int, default 0
+        The place of the first item, where those before it were left out.
+    """
+
+    def __init__(self, sources: Sequence[Source], start: int = 0) -> None:
         self._sources = sources
-        self._ends = list(accumulate(map(len, sources)))
+        self._start = start
+        self._ends = list(accumulate(map(len, sources), initial=start))[1:]
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -61,11 +76,22 @@ class Chain:
         for source, first, last in self._stretches(start, stop):
             yield from source.items(first, last)
 
+    def only(self, start: int, stop: int) -> Chain:
+        first, last = bisect.bisect_right(self._ends, start), bisect.bisect_left(self._ends, stop)
+        return Chain(self._sources[first : last + 1], self._before(first))
+
+    def file(self) -> Place | None:
+        return self._sources[0].file()
+
+    def _before(self, which: int) -> int:
+        """The place of a source's first item."""
+        return self._ends[which - 1] if which else self._start
+
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[Source, int, int]]:
         """Which items of which sources lie between `start` and `stop`."""
         while start < stop:
             which = bisect.bisect_right(self._ends, start)
-            before = self._ends[which - 1] if which else 0
+            before = self._before(which)
             end = min(stop, self._ends[which])
             yield self._sources[which], start - before, end - before
             start = end

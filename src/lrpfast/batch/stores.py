@@ -21,6 +21,7 @@ class Stored:
     """The samples of a Zarr array."""
 
     name: str
+    place: Place
     array: Any
 
     def __len__(self) -> int:
@@ -38,6 +39,12 @@ class Stored:
                 yield Item(name, lambda sample=sample: _as_is(sample))  # type: ignore[misc]
             start = end
 
+    def only(self, start: int, stop: int) -> Stored:
+        return self
+
+    def file(self) -> Place | None:
+        return next(_marks(self.place), None)
+
 
 def _as_is(sample: Array) -> Array:
     return sample
@@ -45,7 +52,11 @@ def _as_is(sample: Array) -> Array:
 
 def is_store(place: Place) -> bool:
     """Whether it is a Zarr store."""
-    return any((place / mark).exists() for mark in MARKS)
+    return any(_marks(place))
+
+
+def _marks(place: Place) -> Iterator[Place]:
+    return (place / mark for mark in MARKS if (place / mark).exists())
 
 
 def open_store(url: str, name: str, shape: tuple[int, ...]) -> Stored:
@@ -69,4 +80,4 @@ def open_store(url: str, name: str, shape: tuple[int, ...]) -> Stored:
             f"{url!r} has shape {found.shape}; the network takes several samples as "
             f"(n, {', '.join(map(str, shape))})"
         )
-    return Stored(name, found)
+    return Stored(name, Place.at(url), found)

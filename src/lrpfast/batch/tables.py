@@ -74,6 +74,12 @@ class Table:
             read = partial(self._decoded, by_name[self.columns.input], name)
             yield Item(name, read, None if target is None else target.as_py())
 
+    def only(self, start: int, stop: int) -> Table:
+        return self
+
+    def file(self) -> Place:
+        return self.place
+
     def _id(self, row: int, cell: Any) -> str:
         known = cell is not None and cell.is_valid
         return str(cell.as_py()) if known else f"{self.name}[{row}]"
