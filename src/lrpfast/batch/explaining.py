@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..api import Explainer
+from ..blowup import BlowUpPolicy
+from ..composites import Composite
 from ..errors import BlowUpError, InputError, LrpfastError, NonFiniteError
 from ..explanation import Explanation
 from ..feeds import check_feed
+from ..network import Network
 from ..ops.base import Array
+from ..question import ask
 from .items import Item
-from .targets import LARGEST, Target, Wanted
+from .targets import LARGEST, Target, Wanted, parse
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +95,24 @@ class Explaining:
     Attributes
     ----------
     explainer : Explainer
+        It does not warn of blow-ups: rows say it.
     target : Target
-    init : str or None
+    init : str
+    policy : BlowUpPolicy
+        As it was asked for.
     """
 
     explainer: Explainer
     target: Target
-    init: str | None
+    init: str
+    policy: BlowUpPolicy
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The explainer's, with what all rows share."""
+        said = {"target": self.target.text, "init": self.init}
+        blowups = {"on_blowup": self.policy.on_blowup, "blowup": self.policy.threshold}
+        return {**self.explainer.manifest, **said, **blowups}
 
     def decoded(self, numbered: tuple[int, Item]) -> Sample:
         """Read an item, and check it by itself, so that a bad one spoils no batch."""
@@ -181,6 +196,38 @@ class Explaining:
                 gain=float(ledger.gain[i]),
             ))  # fmt: skip
         return rows
+
+
+def prepare_explaining(
+    network: Network, composite: str | Composite, *, target: str, init: str | None, labels: Sequence[str] | None,
+    threads: int | None, backend: str | None, dtype: Any, max_memory: int | str | None, on_blowup: str, blowup: float,
+) -> Explaining:  # fmt: skip
+    """Understand what is to be explained, and how; parameters as those of `lrpfast.batch.run`.
+
+    Raises
+    ------
+    CompositeError
+        The composite is unknown, or leaves a node without a rule.
+    InputError
+        The network has several inputs, the target or an option is unusable.
+    """
+    if len(network.inputs) != 1:
+        raise InputError(
+            f"{network.name!r} has {len(network.inputs)} inputs, {', '.join(network.inputs)}; a batch is for networks "
+            "with one: use an Explainer"
+        )
+    policy = BlowUpPolicy(on_blowup, blowup)
+    quiet = "ignore" if on_blowup == "warn" else on_blowup
+    explainer = Explainer(
+        network, composite, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory,
+        on_blowup=quiet, blowup=blowup,
+    )  # fmt: skip
+    canonized = network.canonized(explainer.dtype)
+    outputs = canonized.graph.output_shape
+    wanted = parse(target, network.labels if labels is None else labels, outputs)
+    init = init or explainer.composite.init
+    ask(0, init, 1, outputs, explainer.dtype, canonized.head)  # or all rows would say what is wrong with it
+    return Explaining(explainer, wanted, init, policy)
 
 
 def _failed(sample: Sample, wanted: Wanted, error: str | None, rank: int) -> Row:

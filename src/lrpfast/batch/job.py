@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..api import Explainer
 from ..backends import get_num_threads
 from ..composites import Composite
 from ..errors import InputError, OutputError
 from ..ledger import BLOWUP
 from ..network import Network
 from ..preprocess import PREPROCESSINGS, Preprocessing
-from ..question import ask
 from .decoding import Decoder
-from .explaining import Explaining, Row, Sample
+from .explaining import Explaining, Row, Sample, prepare_explaining
 from .items import Item, Source
 from .parts import Dataset, Facts, digest
 from .pipeline import BatchSize, staged
@@ -33,7 +31,6 @@ from .settings import array_digest, enter, locked
 from .sinks import PictureSink, Sinks, check_drawable, open_zarr
 from .sources import check_apart, open_source
 from .tables import Columns
-from .targets import Target, parse
 from .writing import Batch, Writer, Written
 
 PART_BYTES, PART_ROWS = 2**27, 4096
@@ -140,24 +137,13 @@ def run(
     ):  # fmt: skip
         if value is not None and value < least:
             raise InputError(f"{name} is {value}; expected a whole number ≥ {least}")
-    if len(network.inputs) != 1:
-        raise InputError(
-            f"{network.name!r} has {len(network.inputs)} inputs, {', '.join(network.inputs)}; a batch is for networks "
-            "with one: use an Explainer"
-        )
-    before = None if reference is None else read_reference(reference, network.input_shape)
-    quiet = "ignore" if on_blowup == "warn" else on_blowup  # the rows say it, and the summary
-    explainer = Explainer(
-        network, composite, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory,
-        on_blowup=quiet, blowup=blowup,
+    explaining = prepare_explaining(
+        network, composite, target=target, init=init, labels=labels, threads=threads, backend=backend, dtype=dtype,
+        max_memory=max_memory, on_blowup=on_blowup, blowup=blowup,
     )  # fmt: skip
-    labels = network.labels if labels is None else labels
+    explainer, wanted, manifest = explaining.explainer, explaining.target, explaining.manifest
     shape = network.input_shape
-    canonized = network.canonized(explainer.dtype)
-    outputs = canonized.graph.output_shape
-    wanted = parse(target, labels, outputs)
-    first = init or explainer.composite.init
-    ask(0, first, 1, outputs, explainer.dtype, canonized.head)  # or all rows would say what is wrong with it
+    before = None if reference is None else read_reference(reference, shape)
     if png is not None:
         check_drawable(shape)
     check_apart(source, [url for url in (out, zarr, png) if url is not None])
@@ -165,29 +151,25 @@ def run(
     kept = Kept(whole=zarr is None and not top_k, top=min(top_k, math.prod(shape)))
     rows = part_rows or _part_rows(kept, shape, explainer.dtype, wanted.ranks)
     settings = {
-        "source": os.fspath(source), "model": explainer.manifest["model"]["sha256"],
-        "composite": explainer.manifest["composite"], "rules": explainer.manifest["rules"],
-        "arrays": array_digest(explainer.composite), "target": target.strip(),
-        "init": first, "on_blowup": on_blowup, "blowup": explainer.policy.threshold,
-        "labels": digest(labels) if labels else None,
+        "source": os.fspath(source), "model": manifest["model"]["sha256"],
+        "composite": manifest["composite"], "rules": manifest["rules"],
+        "arrays": array_digest(explainer.composite),
+        **{key: manifest[key] for key in ("target", "init", "on_blowup", "blowup")},
+        "labels": digest(wanted.names) if wanted.names else None,
         "preprocessing": asdict(preprocessing), "column": column, "id_column": id_column, "top_k": kept.top,
         "zarr": zarr, "png": png, "part_rows": rows, "dtype": str(explainer.dtype),
-        "lrpfast": explainer.manifest["versions"]["lrpfast"],
+        "lrpfast": manifest["versions"]["lrpfast"],
     }  # fmt: skip
-    said = {key: settings[key] for key in ("target", "init", "on_blowup", "blowup")}
-    manifest = {**explainer.manifest, **said}
-
     place = Place.at(out)
     place.make_folder()
     with locked(place):
         enter(place, settings, manifest)
         place.sweep()
-        counted = explainer.policy.threshold if on_blowup == "warn" else math.inf
+        counted = explaining.policy.threshold if on_blowup == "warn" else math.inf
         job = Job(
-            Explaining(explainer, wanted, init),
-            Dataset(place, RowForm(kept, explainer.dtype, shape), manifest, counted),
-            len(found), rows, BatchSize(batch_size, _most(explainer, wanted)),
-            max(1, get_num_threads() if workers is None else workers), zarr, png, settings,
+            explaining, Dataset(place, RowForm(kept, explainer.dtype, shape), manifest, counted),
+            len(found), rows, BatchSize(batch_size, most_samples(explaining)),
+            max(1, get_num_threads() if workers is None else workers), _absolute(zarr), _absolute(png), settings,
         )  # fmt: skip
         start = time.monotonic()
         resumed = _worked(job, found, progress)
@@ -221,8 +203,14 @@ def _part_rows(kept: Kept, shape: tuple[int, ...], dtype: np.dtype[Any], ranks: 
     return max(1, min(PART_ROWS, PART_BYTES // (size * ranks)))
 
 
-def _most(explainer: Explainer, target: Target) -> int:
+def _absolute(url: str | None) -> str | None:
+    """A path or URL that means the same wherever the process is."""
+    return None if url is None else str(Place.at(url))
+
+
+def most_samples(explaining: Explaining) -> int:
     """How many samples a batch may have for its memory."""
+    explainer, target = explaining.explainer, explaining.target
     limit = explainer.max_memory or MEMORY
     inputs = math.prod(explainer.network.input_shape) * explainer.dtype.itemsize
     runs = explainer.memory_per_sample * (1 if target.ranks == 1 else 2)
