@@ -257,6 +257,11 @@ def bounds(
     return _normalize(black, form, preprocessing), _normalize(black + 255, form, preprocessing)
 
 
+def is_picture(shape: tuple[int, ...]) -> bool:
+    """Whether samples of this shape are pictures: the first or the last axis holds 1 or 3 channels."""
+    return len(shape) == 3 and (shape[0] in (1, 3)) != (shape[2] in (1, 3))
+
+
 def read_arrays(path: PathLike | BinaryIO, name: str | None = None) -> dict[str, NDArray[Any]]:
     """Read the arrays of a `.npy` or `.npz` file; pickled objects are never loaded.
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from ..errors import InputError
 from ..ops.base import Array
-from ..preprocess import Preprocessing, prepare, read_arrays, read_image
+from ..preprocess import Preprocessing, is_picture, prepare, read_arrays, read_image
 
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 ARRAYS = frozenset((".npy", ".npz"))
@@ -51,6 +51,18 @@ class Decoder:
         if values.ndim == 1 and values.size == math.prod(self.shape):
             return values.reshape(self.shape)
         raise InputError(f"{name} has shape {values.shape}; the network takes samples of shape {self.shape}")
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether the network does, by the shape of its input."""
+        return is_picture(self.shape)
+
+    def pixels(self, values: Array) -> Array:
+        """The input that a picture makes: (height, width) or (height, width, channels), from 0 to 255."""
+        from PIL import Image
+
+        flat = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+        return prepare(Image.fromarray(flat), self.shape, self.preprocessing)[0]
 
     def _array(self, data: bytes, name: str) -> Array:
         arrays = read_arrays(io.BytesIO(data), name)

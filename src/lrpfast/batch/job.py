@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ def run(
     max_memory: int | str | None = None,
     threads: int | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     backend: str | None = None,
     dtype: Any = np.float32,
     on_blowup: str = "warn",
@@ -112,7 +113,12 @@ def run(
     on_blowup, blowup : optional
         As for `Explainer`; but "warn" counts the inputs instead (`Summary.blowups`), and "error" makes error rows.
     workers : int, optional
-        Threads that decode and draw. Default: as many as may compute.
+        Threads that decode and draw. Default: as many as may compute. With `ray`: actors; default: as many as
+        the cluster has CPUs for.
+    ray : str, optional
+        Work on the Ray cluster at ``HOST:PORT``; "auto" is the one that ``RAY_ADDRESS`` names or that runs on this
+        machine, or else one that is started for the job, as "local" always is. Each actor has `threads` threads,
+        1 by default, and the limit `max_memory` for itself. Source and outputs have to be where all nodes see them.
     reference : path or URL, optional
         Report, or folder, of an earlier job to compare with.
     progress : callable, optional
@@ -125,18 +131,21 @@ def run(
     Raises
     ------
     MissingPackageError
-        The extra ``batch`` is not installed.
+        The extra ``batch``, or ``ray``, is not installed.
     InputError
         The source, the target or an option is unusable. An input that is unusable makes a row with its
         error instead.
     OutputError
         `out` cannot be written, is in use, or holds a job with other settings or other inputs.
+    ClusterError
+        There is no such cluster, or it cannot do this job.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1), ("part_rows", part_rows, 1), ("workers", workers, 1), ("top_k", top_k, 0)
     ):  # fmt: skip
         if value is not None and value < least:
             raise InputError(f"{name} is {value}; expected a whole number ≥ {least}")
+    threads, decoders = _threads(threads, workers, ray)
     explaining = prepare_explaining(
         network, composite, target=target, init=init, labels=labels, threads=threads, backend=backend, dtype=dtype,
         max_memory=max_memory, on_blowup=on_blowup, blowup=blowup,
@@ -169,17 +178,17 @@ def run(
         job = Job(
             explaining, Dataset(place, RowForm(kept, explainer.dtype, shape), manifest, counted),
             len(found), rows, BatchSize(batch_size, most_samples(explaining)),
-            max(1, get_num_threads() if workers is None else workers), _absolute(zarr), _absolute(png), settings,
+            decoders, _absolute(zarr), _absolute(png), settings,
         )  # fmt: skip
         start = time.monotonic()
-        resumed = _worked(job, found, progress)
+        resumed = _worked(job, found, progress, ray, workers)
         seconds = time.monotonic() - start
         summary = Summary.of(job.facts(), settings, manifest, len(found), resumed, seconds, before)
         write_report(place, summary)
     return summary
 
 
-def _worked(job: Job, source: Source, progress: Progress | None) -> int:
+def _worked(job: Job, source: Source, progress: Progress | None, ray: str | None, actors: int | None) -> int:
     """Do what is not done yet; returns how many inputs were."""
     pending = list(job.pending(source))
     done = resumed = job.inputs - sum(len(job.stretch(number)) for number in pending)
@@ -187,9 +196,16 @@ def _worked(job: Job, source: Source, progress: Progress | None) -> int:
     tell = progress or (lambda *_: None)
     tell(done, job.inputs, failed)
     sinks = job.sinks(begun=resumed > 0)
-    if sinks.pictures is not None:
-        sinks.pictures.folder.sweep()
-    with contextlib.closing(job.work(source, pending, sinks)) as work:
+    for url in (job.zarr, job.png):
+        if url is not None:
+            Place.at(url).sweep()
+    if ray is None:
+        parts = job.work(source, pending, sinks)
+    else:
+        from .cluster import work_on_cluster
+
+        parts = work_on_cluster(job, source, pending, ray, actors)
+    with contextlib.closing(parts) as work:
         for written in work:
             done += written.inputs
             failed += written.failed
@@ -201,6 +217,13 @@ def _part_rows(kept: Kept, shape: tuple[int, ...], dtype: np.dtype[Any], ranks: 
     """Inputs per part, by the size of what rows keep."""
     size = math.prod(shape) * dtype.itemsize if kept.whole else 8 * kept.top + 1
     return max(1, min(PART_ROWS, PART_BYTES // (size * ranks)))
+
+
+def _threads(threads: int | None, workers: int | None, ray: str | None) -> tuple[int | None, int]:
+    """How many compute, and how many decode and draw, in each process; None for as many as there are CPUs."""
+    if ray is None:
+        return threads, workers or get_num_threads()
+    return threads or 1, threads or 1
 
 
 def _absolute(url: str | None) -> str | None:
@@ -244,6 +267,10 @@ class Job:
     zarr: str | None
     png: str | None
     settings: Mapping[str, Any]
+
+    def here(self) -> Job:
+        """The job in the process that was handed it: parts say what made them."""
+        return replace(self, dataset=replace(self.dataset, manifest=self.explaining.manifest))
 
     def work(self, source: Source, numbers: Iterable[int], sinks: Sinks) -> Generator[Written, None, None]:
         """Make parts, batch by batch; what was begun is given up if the iterator is closed early."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ..errors import InputError
 from ..extras import need
@@ -106,27 +108,24 @@ class Table:
                     return
 
     def _decoded(self, cell: Any, name: str) -> Array:
-        if not cell.is_valid:
+        value = _value(cell)
+        if value is None:
             raise InputError(f"{name}: its {self.columns.input!r} is null; expected an input")
-        if hasattr(cell, "to_numpy"):  # Arrow's own type of tensors, which knows their shape
-            return self.decoder.tensor(cell.to_numpy(), name)
-        cell = cell.value if hasattr(cell.type, "storage_type") else cell
-        kind = _kind(cell.type)
-        if kind == "struct":
-            given = cell.as_py()
-            if given.get("bytes") is not None:
-                return self.decoder.file(given["bytes"], given.get("path") or name)
-            if given.get("path") is None:
-                raise InputError(f"{name}: it has neither bytes nor a path")
-            return self._file(given["path"])
-        if kind == "bytes":
-            return self.decoder.file(cell.as_py(), name)
-        if kind == "path":
-            return self._file(cell.as_py())
-        return self.decoder.tensor(_numbers(cell), name)
+        if isinstance(value, np.ndarray):
+            return self.decoder.tensor(value, name)
+        return decoded(value, name, self.place.folder, self.decoder)
 
-    def _file(self, path: str) -> Array:
-        return self.decoder.file(resolved(self.place.folder, path).read(), path)
+
+def decoded(value: Any, name: str, folder: Place, decoder: Decoder) -> Array:
+    """The input that is a file: its bytes, its path as seen from a folder, or both; raises `InputError`."""
+    if isinstance(value, dict):
+        data, path = value.get("bytes"), value.get("path")
+        if data is None and path is None:
+            raise InputError(f"{name}: it has neither bytes nor a path")
+        return decoder.file(data, path or name) if data is not None else decoded(path, name, folder, decoder)
+    if isinstance(value, str):
+        return decoder.file(resolved(folder, value).read(), value)
+    return decoder.file(value, name)
 
 
 def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> Table:
@@ -147,11 +146,21 @@ def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> T
     except (OSError, arrow.ArrowException) as error:
         raise InputError(f"cannot read the table {str(place)!r}: {error}") from error
     kinds = {field.name: _kind(field.type) for field in schema}
-    return Table(place, name, _chosen(columns, kinds, name), decoder, rows)
+    return Table(place, name, chosen(columns, kinds, name), decoder, rows)
 
 
-def _chosen(columns: Columns, kinds: dict[str, str], name: str) -> Columns:
-    """The columns that are there; raises `InputError` if one is missing or does not hold what it should."""
+def chosen(columns: Columns, kinds: Mapping[str, str], name: str) -> Columns:
+    """The columns that are there; raises `InputError` if one is missing or does not hold what it should.
+
+    Parameters
+    ----------
+    columns : Columns
+        Those that are asked for.
+    kinds : mapping of name to str
+        What each column holds: "struct", "bytes", "path", "tensor", or "" for nothing that can be an input.
+    name : str
+        Of the table.
+    """
     for column in (columns.input, columns.id, columns.target):
         if column is not None and column not in kinds:
             raise InputError(f"{name!r} has no column {column!r}; it has {', '.join(kinds)}")
@@ -186,6 +195,16 @@ def _kind(kind: Any) -> str:
         nested, kind = True, kind.value_type
     number = types.is_integer(kind) or types.is_floating(kind)
     return "tensor" if nested and number else ""
+
+
+def _value(cell: Any) -> Any:
+    """What a cell holds: numbers as an array, anything else as Python has it; None for null."""
+    if not cell.is_valid:
+        return None
+    if hasattr(cell, "to_numpy"):  # Arrow's own type of tensors, which knows their shape
+        return cell.to_numpy()
+    cell = cell.value if hasattr(cell.type, "storage_type") else cell
+    return _numbers(cell) if _kind(cell.type) == "tensor" else cell.as_py()
 
 
 def _numbers(cell: Any) -> Array:
