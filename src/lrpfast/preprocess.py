@@ -189,7 +189,7 @@ def read_image(
     InputError
         The file cannot be read or decoded, has 32-bit pixels, or has more than `max_pixels` pixels.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
@@ -200,7 +200,10 @@ def read_image(
                 )
             return _to_rgb(ImageOps.exif_transpose(picture))
     except Exception as error:  # decoders fail on damaged files in every way there is
-        raise InputError(f"cannot read the image {name or str(path)!r}: {_cause(error)}") from error
+        # Pillow would say where in memory the file is, and so something else each time.
+        unknown = isinstance(error, UnidentifiedImageError)
+        why = "cannot identify its format" if unknown else _cause(error)
+        raise InputError(f"cannot read the image {name or str(path)!r}: {why}") from error
 
 
 def prepare(

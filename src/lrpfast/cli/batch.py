@@ -256,13 +256,16 @@ def batch(
 
 @contextlib.contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
-    """Connected to the cluster, if there is to be one; what it is, is said."""
+    """Connected to the cluster, if there is to be one; what it is, is said.
+
+    Ray prints on stdout when a worker dies. There belongs the result alone.
+    """
     if address is None:
         yield
         return
     from ..batch.cluster import connected
 
-    with connected(address) as cluster:
+    with contextlib.redirect_stdout(sys.stderr), connected(address) as cluster:
         note(str(cluster))
         yield
 
