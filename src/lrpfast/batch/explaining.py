@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 from ..api import Explainer
 from ..errors import BlowUpError, InputError, LrpfastError, NonFiniteError
 from ..explanation import Explanation
-from ..feeds import check_feed
+from ..feeds import Arrays, check_feed
 from ..ops.base import Array
+from ..question import Largest
 from .items import Item
+from .streams import Streams
 from .targets import LARGEST, Target, Wanted
 
 
@@ -26,8 +28,8 @@ class Sample:
     index : int
         Its place in the source.
     id : str
-    x : array or None
-        The network's input; None if something is wrong.
+    x : tuple of arrays or None
+        The network's inputs, without a batch axis; None if something is wrong.
     wanted : Wanted
     error : str or None
         What is wrong.
@@ -35,7 +37,7 @@ class Sample:
 
     index: int
     id: str
-    x: Array | None
+    x: Arrays | None
     wanted: Wanted
     error: str | None = None
 
@@ -59,8 +61,8 @@ class Row:
         The output that was explained, or the weighted sum of outputs; NaN if there is an error.
     probability : float or None
         Softmax of the outputs, at the target.
-    relevance : array or None
-        Like the input, without a batch axis.
+    relevance : tuple of arrays or None
+        Of each input, without a batch axis.
     unexplained, bias, stabilizer, dead, clipped, gain : float
         From the sample's own ledger: the largest |unexplained| of a node, what all nodes took, and the largest
         gain of a node that could blow up.
@@ -74,7 +76,7 @@ class Row:
     label: str | None = None
     score: float = float("nan")
     probability: float | None = None
-    relevance: Array | None = None
+    relevance: Arrays | None = None
     unexplained: float = float("nan")
     bias: float = float("nan")
     stabilizer: float = float("nan")
@@ -93,11 +95,14 @@ class Explaining:
     explainer : Explainer
     target : Target
     init : str or None
+    streams : Streams
+        How many threads and how much memory each batch has.
     """
 
     explainer: Explainer
     target: Target
     init: str | None
+    streams: Streams
 
     def decoded(self, numbered: tuple[int, Item]) -> Sample:
         """Read an item, and check it by itself, so that a bad one spoils no batch."""
@@ -106,9 +111,9 @@ class Explaining:
         wanted = LARGEST
         try:
             wanted = self.target.wanted(item.target)
-            x = item.read()
-            (checked,) = check_feed(network.name, network.inputs, x[None], self.explainer.dtype)
-            return Sample(index, item.id, checked[0], wanted)
+            given = {name: x[None] for name, x in zip(network.inputs, item.read(), strict=True)}
+            checked = check_feed(network.name, network.inputs, given, self.explainer.dtype)
+            return Sample(index, item.id, tuple(x[0] for x in checked), wanted)
         except MemoryError:
             raise
         except Exception as error:  # each file system and each decoder has its own ways to fail
@@ -130,7 +135,8 @@ class Explaining:
 
     def _rows(self, samples: Sequence[Sample]) -> list[Row]:
         """The rows of samples that want the same kind of target."""
-        x = np.stack([sample.x for sample in samples])  # type: ignore[misc]
+        given = [sample.x for sample in samples if sample.x is not None]
+        x = dict(zip(self.explainer.network.inputs, map(np.stack, zip(*given, strict=True)), strict=True))
         try:
             explanations = self._explanations(x, self.target.asked([sample.wanted for sample in samples]))
         except (InputError, NonFiniteError, BlowUpError) as error:
@@ -148,18 +154,17 @@ class Explaining:
             for row in self._made(samples, explanation, rank)
         ]  # fmt: skip
 
-    def _explanations(self, x: Array, target: Any) -> list[Explanation]:
+    def _explanations(self, x: Mapping[str, Array], target: Any) -> list[Explanation]:
         """One explanation for each rank."""
-        first = self.explainer(x, target, self.init)
+        limits = {"threads": self.streams.threads, "max_memory": self.streams.memory}
         if self.target.ranks == 1:
-            return [first]
-        order = np.argsort(-first.output.reshape(len(x), -1), axis=1, kind="stable")
-        others = order[:, 1 : self.target.ranks].T
-        return [first, *self.explainer.several(x, list(others), self.init)]
+            return [self.explainer(x, target, self.init, **limits)]
+        return self.explainer.several(x, map(Largest, range(self.target.ranks)), self.init, **limits)
 
     def _made(self, samples: Sequence[Sample], explanation: Explanation, rank: int) -> list[Row]:
         """The rows that an explanation of a batch makes."""
-        relevance = explanation.relevance_of()
+        found = explanation.relevance
+        relevance = tuple(found.values()) if isinstance(found, Mapping) else (found,)
         outputs = explanation.output.reshape(len(samples), -1).astype(np.float64)
         ledger = explanation.conservation.by_sample()
         rows = []
@@ -176,9 +181,9 @@ class Explaining:
             rows.append(Row(
                 index=sample.index, id=sample.id, rank=rank, target=given.text if index is None else str(index),
                 target_index=index, label=self.target.label(index), score=float(score), probability=sure,
-                relevance=relevance[i], unexplained=float(ledger.worst[i]), bias=float(ledger.bias[i]),
-                stabilizer=float(ledger.stabilizer[i]), dead=float(ledger.dead[i]), clipped=float(ledger.clipped[i]),
-                gain=float(ledger.gain[i]),
+                relevance=tuple(r[i] for r in relevance), unexplained=float(ledger.worst[i]),
+                bias=float(ledger.bias[i]), stabilizer=float(ledger.stabilizer[i]), dead=float(ledger.dead[i]),
+                clipped=float(ledger.clipped[i]), gain=float(ledger.gain[i]),
             ))  # fmt: skip
         return rows
 

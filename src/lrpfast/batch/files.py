@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ..ops.base import Array
+from ..feeds import Arrays
 from .decoding import Decoder
 from .items import Item
 from .places import Place
@@ -39,8 +39,8 @@ class Files:
         for name in self.names[start:stop]:
             yield Item(name, partial(self._read, name))
 
-    def _read(self, name: str) -> Array:
-        return self.decoder.file(resolved(self.folder, name).read(), name)
+    def _read(self, name: str) -> Arrays:
+        return self.decoder.sample(resolved(self.folder, name).read(), name)
 
 
 def resolved(folder: Place, name: str) -> Place:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol
 
-from ..ops.base import Array
+from ..feeds import Arrays
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Item:
     id : str
         What it is called in the source.
     read : callable
-        Decodes it: the network's input, without a batch axis. Raises `InputError` if it cannot.
+        Decodes it: the network's inputs, without a batch axis. Raises `InputError` if it cannot.
     target : int, str or None
         What the source says of the output to explain.
     """
 
     id: str
-    read: Callable[[], Array]
+    read: Callable[[], Arrays]
     target: Any = None
 
 
@@ -41,6 +42,27 @@ class Source(Protocol):
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
         """The items of a stretch, read no further ahead than need be."""
+
+
+class Together:
+    """Several sources side by side, each of one of the inputs, with as many items; the first one names them."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+
+    def __len__(self) -> int:
+        return len(self._sources[0])
+
+    def ids(self, start: int, stop: int) -> Iterator[str]:
+        return self._sources[0].ids(start, stop)
+
+    def items(self, start: int, stop: int) -> Iterator[Item]:
+        for together in zip(*(source.items(start, stop) for source in self._sources), strict=True):
+            yield Item(together[0].id, partial(_all, [item.read for item in together]))
+
+
+def _all(reads: Sequence[Callable[[], Arrays]]) -> Arrays:
+    return tuple(array for read in reads for array in read())
 
 
 class Chain:

@@ -48,7 +48,7 @@ class BatchSize:
         At most so many if it is to be found.
     """
 
-    SECONDS = 0.25
+    SECONDS = 0.5
     FIRST = 4
 
     def __init__(self, fixed: int | None, limit: int) -> None:
