@@ -387,13 +387,20 @@ def _whole_size(image: tuple[int, int], target: tuple[int, int], crop_ratio: flo
 
 
 def _normalize(pixels: NDArray[np.uint8], form: _Form, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """(h, w, c) pixels in RGB → the network's numbers, order of channels and layout."""
+    """(h, w, c) pixels in RGB → the network's numbers, order of channels and layout.
+
+    The formula is computed for the 256 values that a pixel can have, and looked up for each.
+    """
     if preprocessing.channels == "BGR":
         pixels = pixels[..., ::-1]
-    values = (pixels * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
-    if form.layout == "nchw":
-        values = values.transpose(2, 0, 1)
-    return np.ascontiguousarray(values, np.float32)
+    levels = np.arange(256)[:, None] * preprocessing.scale - np.array(preprocessing.mean)
+    table = np.broadcast_to(levels / np.array(preprocessing.std), (256, form.channels)).astype(np.float32)
+    shape = (form.channels, form.height, form.width)
+    values = np.empty(shape if form.layout == "nchw" else (*shape[1:], shape[0]), np.float32)
+    for channel in range(form.channels):
+        where = channel if form.layout == "nchw" else (..., channel)
+        values[where] = table[:, channel][pixels[..., channel]]
+    return values
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

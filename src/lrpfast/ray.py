@@ -12,8 +12,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -24,13 +24,13 @@ import numpy as np
 from .api import load
 from .backends.cpus import default_num_threads
 from .batch.decoding import Decoder
+from .batch.encoding import Encoding, Kept
 from .batch.explaining import Sample, prepare_explaining
 from .batch.frames import frame_items
-from .batch.job import most_samples
+from .batch.inputs import shapes_of
 from .batch.parts import KEY
 from .batch.pipeline import BatchSize, staged
 from .batch.places import Place
-from .batch.rows import Kept, RowForm
 from .batch.tables import Columns
 from .composites import Composite
 from .extras import need
@@ -77,7 +77,7 @@ class Explainer:
         init: str | None = None,
         labels: Sequence[str] | None = None,
         preprocessing: Preprocessing = PREPROCESSINGS["imagenet"],
-        column: str | None = None,
+        column: str | Mapping[str, str] | None = None,
         id_column: str | None = None,
         top_k: int = 0,
         batch_size: int | None = None,
@@ -95,16 +95,14 @@ class Explainer:
         self._explaining = prepare_explaining(
             network, composite, target=target, init=init, labels=labels, threads=threads, backend=backend, dtype=dtype,
             max_memory=max_memory, on_blowup=on_blowup, blowup=blowup,
-        )  # fmt: skip
-        shape = network.input_shape
+        ).shared_out(sys.maxsize)  # fmt: skip
+        shapes, streams = shapes_of(network), self._explaining.streams
         self._columns = Columns(column, id_column, self._explaining.target.column)
-        self._decoder = Decoder(shape, preprocessing)
-        kept = Kept(whole=not top_k, top=min(top_k, math.prod(shape)))
-        manifest = {"manifest": dict(self._explaining.manifest)}
-        self._form = RowForm(kept, self._explaining.explainer.dtype, shape)
-        self._about = {KEY: json.dumps(manifest)}
-        self._size = BatchSize(batch_size, most_samples(self._explaining))
-        self._pool = ThreadPoolExecutor(threads, "lrpfast-ray")
+        self._decoder = Decoder(shapes, preprocessing)
+        self._encoding = Encoding(Kept(not top_k, top_k), self._explaining.explainer.dtype, shapes)
+        self._about = {KEY: json.dumps({"manifest": dict(self._explaining.manifest)})}
+        self._size = BatchSize(batch_size, streams.most)
+        self._decode, self._explain = (ThreadPoolExecutor(n, "lrpfast-ray") for n in (threads, streams.count))
 
     def __call__(self, batch: Mapping[str, Any]) -> Any:
         """Explain a batch.
@@ -127,12 +125,17 @@ class Explainer:
             The batch has no such columns. An input that is unusable makes a row with its error instead.
         """
         items = frame_items(batch, self._columns, self._decoder)
-        samples = staged(self._explaining.decoded, enumerate(items), self._pool, lambda: 2 * self._size.size)
-        explained = self._size.timed(self._explaining.explained)
-        pieces = [self._form.batch(explained(some)) for some in _pieces(samples, lambda: self._size.size)]
-        schema = self._form.schema()
-        tables = need("pyarrow", "ray", "a table of rows").Table
-        return tables.from_batches(pieces, schema).replace_schema_metadata({**schema.metadata, **self._about})
+        streams = self._explaining.streams.count
+        ahead = 2 * self._size.size * streams
+        samples = staged(self._explaining.decoded, enumerate(items), self._decode, lambda: ahead)
+        pieces = _pieces(samples, lambda: self._size.size)
+        made = staged(self._size.timed(self._encoded), pieces, self._explain, lambda: streams)
+        schema = self._encoding.schema
+        table = need("pyarrow", "ray", "a table of rows").Table.from_batches(list(made), schema)
+        return table.replace_schema_metadata({**schema.metadata, **self._about})
+
+    def _encoded(self, samples: Sequence[Sample]) -> Any:
+        return self._encoding.encoded(self._explaining.explained(samples)).batch
 
 
 def _pieces(samples: Iterator[Sample], size: Callable[[], int]) -> Iterator[list[Sample]]:

@@ -11,16 +11,16 @@ import contextlib
 import os
 import socket
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 from .._version import __version__
 from ..errors import ClusterError, LrpfastError
 from ..extras import need
 from .items import Source
-from .job import Job
 from .places import TEMPORARY, Place
+from .work import Job, Maker
 from .writing import Written
 
 EXTRA = "ray"
@@ -126,43 +126,41 @@ def _unreachable(address: str, why: object) -> ClusterError:
     )
 
 
-def work_on_cluster(
-    job: Job, source: Source, numbers: Sequence[int], address: str, actors: int | None
-) -> Generator[Written, None, None]:
-    """Make parts, in whatever order they are done; actors end with the iterator.
+def on_cluster(address: str, actors: int | None) -> Maker:
+    """What makes parts of a job on a cluster, in whatever order they are done; actors end with the iterator.
 
     Parameters
     ----------
-    job : Job
-        What it writes besides the rows has to be there.
-    source : Source
-    numbers : sequence of int
-        The parts.
     address : str
+        See `connected`.
     actors : int, optional
         Default: as many as the cluster has CPUs for.
 
     Raises
     ------
     ClusterError
-        There is no such cluster, it has no room for an actor, actors die again and again, or a node does not see
-        the source or the output, or has another version of lrpfast.
-    LrpfastError
-        What a job on one machine raises.
+        While parts are made: there is no such cluster, it has no room for an actor, actors die again and again, or a
+        node does not see the source or the output, or has another version of lrpfast.
     """
-    if not numbers:
+    return partial(_made, address=address, actors=actors)
+
+
+def _made(
+    job: Job, parts: Sequence[int], *, address: str, actors: int | None
+) -> Generator[Written, None, None]:
+    if not parts:
         return
     threads = job.explaining.explainer.threads or 1
-    with connected(address) as cluster, Shared.of(job, source) as shared:
+    with connected(address) as cluster, Shared.of(job) as shared:
         if cluster.largest < threads:
             raise ClusterError(
                 f"no node of the cluster has {threads} CPUs for the threads of one worker: the largest has "
                 f"{cluster.largest}; choose fewer threads, or start a larger node"
             )
         most = actors or cluster.cpus // threads
-        crew = _Crew(cluster.ray, cluster.ray.put(job), shared, threads)
+        crew = _Crew(cluster.ray, cluster.ray.put(job.only(())), shared, threads)
         try:
-            yield from crew.work(job, source, numbers, min(most, len(numbers)))
+            yield from crew.work(job, parts, min(most, len(parts)))
         finally:
             crew.dismiss()
 
@@ -183,11 +181,11 @@ class Shared:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, job: Job, source: Source) -> Iterator[Shared]:
+    def of(cls, job: Job) -> Iterator[Shared]:
         """A file of the source, and one in each place that is written to, which is there as long as the block lasts."""
         folders = [job.dataset.place, *(Place.at(url) for url in (job.zarr, job.png) if url is not None)]
         marks = [folder / f".shared.{os.urandom(8).hex()}{TEMPORARY}" for folder in folders]
-        read = source.file()
+        read = job.source.file()
         with contextlib.ExitStack() as stack:
             for mark in marks:
                 mark.write(b"")
@@ -238,13 +236,13 @@ class Worker:
         """Get ready: check what can be seen from here, and load the network."""
         _ = self._job
 
-    def work(self, number: int, source: Source) -> Written:
+    def work(self, part: int, source: Source) -> Written:
         """Make a part, unless it is there: its maker may have died before it could say so."""
         job = self._job
-        facts = job.dataset.facts(number)
-        if facts is not None and facts.count == len(job.stretch(number)):
+        facts = job.dataset.facts(part)
+        if facts is not None and facts.count == len(job.stretch(part)):
             return Written(facts.count, facts.failed)
-        written = list(job.work(source, [number], job.sinks(begun=True)))
+        written = list(replace(job, source=source).make([part]))
         return Written(*map(sum, zip(*written, strict=True)))
 
 
@@ -263,37 +261,34 @@ class _Crew:
             Any, tuple[Any, int | None]
         ] = {}  # by what is waited for: who does which part, or starts
 
-    def work(
-        self, job: Job, source: Source, numbers: Sequence[int], size: int
-    ) -> Generator[Written, None, None]:
+    def work(self, job: Job, parts: Sequence[int], size: int) -> Generator[Written, None, None]:
         """Make parts with so many actors."""
-        left, deaths = list(reversed(numbers)), dict[int | None, int]()
+        left, deaths = list(reversed(parts)), dict[int | None, int]()
         for _ in range(size):
             self._hire()
-        while left or any(number is not None for _, number in self._busy.values()):
+        while left or any(part is not None for _, part in self._busy.values()):
             (done,), _ = self._ray.wait(list(self._busy), num_returns=1)
-            worker, number = self._busy.pop(done)
+            worker, part = self._busy.pop(done)
             try:
                 written = self._ray.get(done)
             except self._ray.exceptions.RayTaskError as error:
                 raise _ours(error) from None
             except self._ray.exceptions.RayActorError as error:
-                deaths[number] = deaths.get(number, 0) + 1
-                if deaths[number] == ATTEMPTS:
-                    raise _hopeless(job, number, error) from error
-                if number is not None:
-                    left.append(number)
+                deaths[part] = deaths.get(part, 0) + 1
+                if deaths[part] == ATTEMPTS:
+                    raise _hopeless(job, part, error) from error
+                if part is not None:
+                    left.append(part)
                 self._hire()
                 continue
-            if number is None:
+            if part is None:
                 deaths.pop(None, None)
             else:
                 yield written
             if left:
                 following = left.pop()
-                stretch = job.stretch(following)
-                part = source.only(stretch.start, stretch.stop)
-                self._busy[worker.work.remote(following, part)] = worker, following
+                source = job.only([following]).source
+                self._busy[worker.work.remote(following, source)] = worker, following
 
     def dismiss(self) -> None:
         """End all actors, whatever they do."""
@@ -318,16 +313,16 @@ def _ours(error: Any) -> Exception:
     return cause if known else ClusterError(f"a worker failed: {error}")
 
 
-def _hopeless(job: Job, number: int | None, error: Exception) -> ClusterError:
+def _hopeless(job: Job, part: int | None, error: Exception) -> ClusterError:
     """Actors die again and again."""
-    if number is None:
+    if part is None:
         return ClusterError(
             f"{ATTEMPTS} workers died while they started; is lrpfast[ray] installed on each node, and is there memory "
             f"for the network? The last one: {error}"
         )
-    stretch = job.stretch(number)
+    stretch = job.stretch(part)
     return ClusterError(
-        f"{ATTEMPTS} workers died over part {number}, inputs {stretch.start} to {stretch.stop - 1}; is there memory "
+        f"{ATTEMPTS} workers died over part {part}, inputs {stretch.start} to {stretch.stop - 1}; is there memory "
         f"enough for a worker on each CPU? More threads make fewer workers, max_memory smaller batches. The last one: "
         f"{error}"
     )

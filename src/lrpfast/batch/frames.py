@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..feeds import Arrays
 from ..ops.base import Array
 from .decoding import Decoder
 from .items import Item
 from .places import Place
-from .tables import Columns, chosen, decoded
+from .tables import Columns, chosen, decoded, is_null
 
 NAME = "batch"
 """What ids begin with where no column has them."""
@@ -39,34 +40,38 @@ def frame_items(frame: Mapping[str, Any], columns: Columns, decoder: Decoder) ->
         raise InputError(
             f"a batch is a {type(frame).__name__}; expected a dict of arrays, as batch_format='numpy' gives"
         )
-    found = chosen(columns, {name: _kind(values) for name, values in frame.items()}, NAME)
-    ids, targets = (None if name is None else frame[name] for name in (found.id, found.target))
-    assert found.input is not None
-    for row, value in enumerate(frame[found.input]):
+    kinds = {name: _kind(values) for name, values in frame.items()}
+    inputs, identity = chosen(columns, kinds, NAME, decoder.shapes)
+    ids, targets = (None if name is None else frame[name] for name in (identity, columns.target))
+    given = [frame[column] for column in inputs.values()]
+    for row, values in enumerate(zip(*given, strict=True)):
         name = f"{NAME}[{row}]" if ids is None or ids[row] is None else str(ids[row])
-        read = partial(_read, value, name, found.input, decoder)
+        read = partial(_read, values, name, inputs, decoder)
         yield Item(name, read, None if targets is None else targets[row])
 
 
 def _kind(values: Any) -> str:
     """What a column holds; see `chosen`."""
     first = next((value for value in values if value is not None), None)
-    if isinstance(first, np.ndarray):
-        return "tensor" if first.dtype.kind in "biuf" else ""
+    if isinstance(first, (np.ndarray, np.number)):
+        return ("tensor" if first.ndim else "number") if first.dtype.kind in "biuf" else ""
     kinds = {dict: "struct", bytes: "bytes", str: "path"}
     return next((kind for python, kind in kinds.items() if isinstance(first, python)), "")
 
 
-def _read(value: Any, name: str, column: str, decoder: Decoder) -> Array:
+def _read(values: Sequence[Any], name: str, inputs: Mapping[str, str], decoder: Decoder) -> Arrays:
+    pairs = zip(values, inputs.items(), strict=True)
+    return tuple(_one(value, name, which, column, decoder) for value, (which, column) in pairs)
+
+
+def _one(value: Any, name: str, which: str, column: str, decoder: Decoder) -> Array:
     if value is None:
-        raise InputError(f"{name}: its {column!r} is null; expected an input")
-    if not isinstance(value, np.ndarray):
-        return decoded(value, name, Place.at(os.getcwd()), decoder)
-    return (
-        decoder.pixels(value)
-        if _is_picture(value) and decoder.takes_pictures
-        else decoder.tensor(value, name)
-    )
+        raise is_null(name, column)
+    if isinstance(value, (np.ndarray, np.number)):
+        numbers: Array = np.asarray(value)
+        picture = _is_picture(numbers) and decoder.takes_pictures(which)
+        return decoder.pixels(numbers, which) if picture else decoder.tensor(numbers, name, which)
+    return decoded(value, name, which, Place.at(os.getcwd()), decoder)
 
 
 def _is_picture(value: Array) -> bool:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..extras import need
-from ..ledger import beyond
 from .drift import Profile
-from .explaining import Row
+from .encoding import Encoded, Encoding
 from .places import EXTRA, Place
-from .rows import RowForm
 
 KEY = b"lrpfast"
 """Where the footer has the part's facts, as JSON."""
+
+GROUP_BYTES = 2**24
+"""About so many bytes of rows are put together to a row group; a part may be one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,12 @@ def digest(ids: Iterable[str]) -> str:
     """SHA-256 of names, in their order."""
     hashed = hashlib.sha256()
     for name in ids:
-        hashed.update(json.dumps(name).encode() + b"\n")
+        hashed.update(_line(name))
     return hashed.hexdigest()
+
+
+def _line(name: str) -> bytes:
+    return json.dumps(name).encode() + b"\n"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +83,14 @@ class Dataset:
     Attributes
     ----------
     place : Place
-    form : RowForm
+    encoding : Encoding
     manifest : mapping
         Of this run.
-    blowup : float
-        Gains that are larger are counted.
     """
 
     place: Place
-    form: RowForm
+    encoding: Encoding
     manifest: Mapping[str, Any]
-    blowup: float = math.inf
 
     def part(self, number: int) -> Place:
         """The file of a part."""
@@ -120,38 +121,40 @@ class OpenPart:
         self._dataset = dataset
         self._stack = contextlib.ExitStack()
         file = self._stack.enter_context(dataset.part(number).writing())
-        self._writer = parquet.ParquetWriter(file, dataset.form.schema(), compression="zstd")
+        encoding = dataset.encoding
+        self._writer = parquet.ParquetWriter(file, encoding.schema, **encoding.writing)
+        self._waiting: list[Any] = []
         self._ids = hashlib.sha256()
         self._start: int | None = None
-        self._count = self._failed = 0
-        self._blowups: set[int] = set()
+        self._count = self._failed = self._blowups = 0
         self._worst = 0.0
-        self._profile = Profile.empty(dataset.form.shape)
+        self._profile = Profile.empty(encoding.shapes)
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Encoded) -> None:
         """Write rows, which follow those before."""
-        self._writer.write_batch(self._dataset.form.batch(rows))
-        for row in rows:
-            if row.rank == 0:
-                self._count_in(row)
-            if row.error is None:
-                self._worst = max(self._worst, row.unexplained)
-            if row.gain > beyond(self._dataset.blowup):
-                self._blowups.add(row.index)
+        self._start = rows.start if self._start is None else self._start
+        self._count += len(rows.ids)
+        for name in rows.ids:
+            self._ids.update(_line(name))
+        self._failed += rows.failed
+        self._worst = max(self._worst, rows.worst)
+        self._blowups += rows.blowups
+        self._profile += rows.profile
+        self._waiting.append(rows.batch)
+        if sum(batch.nbytes for batch in self._waiting) >= GROUP_BYTES:
+            self._write_group()
 
-    def _count_in(self, row: Row) -> None:
-        self._start = row.index if self._start is None else self._start
-        self._count += 1
-        self._ids.update(json.dumps(row.id).encode() + b"\n")
-        if row.relevance is None:
-            self._failed += 1
-        else:
-            self._profile = self._profile.with_sample(row.relevance)
+    def _write_group(self) -> None:
+        _, arrow = _packages()
+        if self._waiting:
+            self._writer.write_table(arrow.Table.from_batches(self._waiting))
+            self._waiting = []
 
     def close(self) -> None:
         """Make the part appear."""
+        self._write_group()
         facts = Facts(
-            self._start or 0, self._count, self._ids.hexdigest(), self._failed, self._worst, len(self._blowups),
+            self._start or 0, self._count, self._ids.hexdigest(), self._failed, self._worst, self._blowups,
             self._profile, self._dataset.manifest,
         )  # fmt: skip
         self._writer.add_key_value_metadata({KEY.decode(): facts.as_json()})

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .encoding import Encoded
 from .explaining import Row, Sample
 from .parts import Dataset, OpenPart
 from .sinks import Sinks
@@ -30,6 +31,26 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What became of a batch.
+
+    Attributes
+    ----------
+    part, last
+        As those of the `Batch`.
+    encoded : Encoded
+        For the part.
+    elsewhere : sequence of Row
+        The same for what writes elsewhere; empty if nothing does.
+    """
+
+    part: int
+    last: bool
+    encoded: Encoded
+    elsewhere: Sequence[Row]
 
 
 class Written(NamedTuple):
@@ -56,28 +77,22 @@ class Writer:
         self._pool = pool
         self._open: OpenPart | None = None
 
-    def write(self, work: tuple[Batch, Sequence[Row]]) -> Written:
+    def write(self, rows: Rows) -> Written:
         """Write a batch; its part appears with the last, when all that belongs to it is written elsewhere."""
-        batch, rows = work
         if self._open is None:
-            self._open = self._dataset.begin(batch.part)
+            self._open = self._dataset.begin(rows.part)
         if self._sinks.zarr is not None:
-            self._sinks.zarr.write(rows)
+            self._sinks.zarr.write(rows.elsewhere)
         if self._sinks.pictures is not None:
-            self._sinks.pictures.write(rows, self._pool.map)
-        self._open.add(rows)
-        if batch.last:
+            self._sinks.pictures.write(rows.elsewhere, self._pool.map)
+        self._open.add(rows.encoded)
+        if rows.last:
             self._open.close()
             self._open = None
-        return Written(len(batch), sum(sample_failed(row) for row in rows))
+        return Written(len(rows.encoded.ids), rows.encoded.failed)
 
     def discard(self) -> None:
         """Give up the part that is not whole."""
         if self._open is not None:
             self._open.discard()
             self._open = None
-
-
-def sample_failed(row: Row) -> bool:
-    """Whether the row says, first among those of its input, that it failed."""
-    return row.rank == 0 and row.error is not None
