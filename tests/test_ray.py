@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -24,12 +25,13 @@ import pytest
 from batch_jobs import FASHION, parts_of, start, write_table
 from click.testing import CliRunner
 from PIL import Image
-from toy_networks import cnn, mlp
+from toy_networks import IMAGES, cnn, mlp
 
 import lrpfast
 from lrpfast.batch import cluster, run
 from lrpfast.cli import main
-from lrpfast.errors import ClusterError, OutputError
+from lrpfast.errors import ClusterError, InputError, OutputError
+from lrpfast.preprocess import PREPROCESSINGS, prepare
 
 LINES = np.random.default_rng(3).normal(size=(37, 4)).astype(np.float32)
 CLOTHES = np.random.default_rng(2).normal(size=(240, 1, 28, 28)).astype(np.float32)
@@ -288,10 +290,105 @@ def test_batches_of_a_data_set_have_the_rows_of_a_job(ray: Any) -> None:
     run(cnn(), "t.parquet", "out", target="column:why", threads=1)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    rows = ray.data.read_parquet(str(Path("t.parquet").absolute())).map_batches(
+    rows = ray.data.from_arrow(pq.read_table("t.parquet")).map_batches(
         lrpfast.ray.Explainer, fn_constructor_args=[cnn()], fn_constructor_kwargs={"target": "column:why"},
         batch_size=2, compute=ray.data.ActorPoolStrategy(size=1),
     )  # fmt: skip
     found = pa.concat_tables(ray.get(rows.to_arrow_refs()))
     assert rows_by_id(found) == rows_by_id(table_of("out"))
     assert found.schema.field("relevance").type == pa.list_(pa.float32())
+
+
+def explained(batch: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    return lrpfast.ray.Explainer(cnn(), **options)(batch).to_pylist()
+
+
+def as_objects(values: list[Any]) -> np.ndarray:
+    """A column of what is no number, as Ray hands it on."""
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+
+
+def test_inputs_of_a_batch_come_in_many_forms() -> None:
+    names = [f"{i}.png" for i in range(5)]
+    for pixels, name in zip(PICTURES, names, strict=True):
+        Image.fromarray(pixels).save(name)
+    encoded = [Path(name).read_bytes() for name in names]
+    x = np.stack([prepare(Image.fromarray(p), (3, 11, 9), PREPROCESSINGS["imagenet"])[0] for p in PICTURES])
+    expected = lrpfast.explain(cnn(), x).relevance.reshape(5, -1)
+    saved = io.BytesIO()
+    np.save(saved, x[0])
+    for column in (
+        PICTURES,
+        as_objects(list(PICTURES)),
+        as_objects(encoded),
+        as_objects(names),
+        as_objects([{"bytes": data, "path": None} for data in encoded]),
+        as_objects([{"path": str(Path(name).absolute())} for name in names]),
+        as_objects([saved.getvalue(), *encoded[1:]]),
+        x,
+        x.reshape(5, -1),
+    ):
+        rows = explained({"image": column, "other": np.arange(5)})
+        assert [(row["index"], row["id"], row["error"]) for row in rows] == [
+            (i, f"batch[{i}]", None) for i in range(5)
+        ]
+        np.testing.assert_array_equal(np.array([row["relevance"] for row in rows], np.float32), expected)
+
+
+def test_what_a_batch_says_of_its_rows() -> None:
+    options = {"column": "a", "id_column": "key", "target": "column:why", "top_k": 3, "labels": list("abcde")}
+    batch = {"a": IMAGES[:3], "b": IMAGES[:3], "key": np.array([7, 8, 9]), "why": as_objects(["e", 1, None])}
+    rows = explained(batch, batch_size=2, **options)
+    assert [(row["id"], row["target"], row["label"]) for row in rows[:2]] == [
+        ("7", "4", "e"),
+        ("8", "1", "b"),
+    ]
+    assert rows[2]["error"] == "its 'why' is null; expected a target"
+    for x, row, k in zip(IMAGES, rows[:2], (4, 1), strict=False):
+        alone = lrpfast.explain(cnn(), x[None], k).relevance.ravel()
+        np.testing.assert_array_equal(np.array(row["values"], np.float32), alone[row["places"]])
+
+
+def test_bad_inputs_of_a_batch_are_rows() -> None:
+    rows = explained({"image": as_objects([None, b"no", "gone.png", {"bytes": None}, IMAGES[0]])})
+    errors = [row["error"] or "" for row in rows]
+    assert errors[0] == "batch[0]: its 'image' is null; expected an input"
+    assert errors[1] == "cannot read the image 'batch[1]': cannot identify its format"
+    assert "gone.png" in errors[2]
+    assert errors[3] == "batch[3]: it has neither bytes nor a path"
+    assert errors[4] == ""
+
+
+def test_batches_that_cannot_be_explained() -> None:
+    for batch, words in (
+        ({"label": np.arange(3)}, "'batch' has columns label, and it is not clear which holds the inputs"),
+        (
+            pa.table({"image": [[1.0]]}),
+            r"a batch is a Table; expected a dict of arrays, as batch_format='numpy' gives",
+        ),
+    ):
+        with pytest.raises(InputError, match=words):
+            explained(batch)
+    with pytest.raises(InputError, match="target is 5; the network has 5 outputs"):
+        lrpfast.ray.Explainer(cnn(), target="5")
+
+
+def test_models_are_paths_urls_or_bytes() -> None:
+    fsspec.filesystem("memory").store.clear()
+    fsspec.filesystem("memory").put_file(FASHION, "/model.onnx")
+    found = [
+        lrpfast.ray.Explainer(model, threads=1)({"x": CLOTHES[:3]})
+        for model in (FASHION, Path(FASHION), "memory://model.onnx", Path(FASHION).read_bytes())
+    ]
+    for table in found:
+        manifest = json.loads(table.schema.metadata[b"lrpfast"])["manifest"]
+        assert manifest["model"]["sha256"] == lrpfast.load(FASHION).hash
+        assert table.equals(found[0])
+
+
+def test_threads_are_those_that_ray_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # as Ray sets it for an actor with num_cpus=3
+    assert lrpfast.ray.Explainer(cnn())._explaining.explainer.threads == 3
+    assert lrpfast.ray.Explainer(cnn(), threads=1)._explaining.explainer.threads == 1
