@@ -64,7 +64,8 @@ HELP = """Explain all inputs of SOURCE, in a job that can be stopped and goes on
 
     Stopped in whatever way, the same command goes on where it was, and each
     input is there exactly once. Other settings are refused: another job
-    needs another OUT.
+    needs another OUT. --ray does the same job on a Ray cluster, with SOURCE
+    and OUT where all nodes see them (docs/scaling.md; the extra "ray").
 
     \b
     Targets:
@@ -79,6 +80,7 @@ HELP = """Explain all inputs of SOURCE, in a job that can be stopped and goes on
       lrpfast batch model.onnx photos/ -o out/ --labels labels.txt
       lrpfast batch model.onnx "s3://bucket/*.jpg" -o out/ --top-k 100
       lrpfast batch model.onnx x.npy -o out/ --zarr relevance.zarr
+      lrpfast batch model.onnx s3://in/ -o s3://out/ --ray=head:6379
       lrpfast batch model.onnx today.parquet -o today/ -t column:label \\
           --reference yesterday/ --fail-on drift=0.1
 
