@@ -40,18 +40,18 @@ class Call {
     virtual void run(const Kernels& kernels, char* arena, Size n) const = 0;
     /// In words: the form that the kernel has chosen, or nothing.
     virtual const char* form(const Kernels& kernels) const = 0;
+    /// Do once what these kernels would do in every run.
+    virtual void prepare(const Kernels& kernels) = 0;
 };
 
 template <template <class> class Arguments, class T>
 class CallOf : public Call {
   public:
-    /// A Program's call is packed for the SIMD target that it will run on.
-    CallOf(const Entry<Arguments>& entry, Reader& in, const Kernels* of_program) : entry_(entry) {
+    CallOf(const Entry<Arguments>& entry, Reader& in) : entry_(entry) {
         in.fill(&arguments_);
         Family<Arguments>::read(in, arguments_, entry.is_forward());
         in.require_apart();
         patches_ = in.take_patches();
-        if (of_program != nullptr) pack(*of_program, arguments_);
     }
 
     /// Several threads may run one call at once: each patches a copy.
@@ -62,6 +62,7 @@ class CallOf : public Call {
     }
 
     const char* form(const Kernels& kernels) const override { return form_of(kernels, arguments_); }
+    void prepare(const Kernels& kernels) override { pack(kernels, arguments_); }
 
   private:
     /// Only convolutions have forms to choose from, and weights that are packed.
@@ -82,17 +83,17 @@ class CallOf : public Call {
 };
 
 template <template <class> class Arguments>
-std::unique_ptr<Call> make_call(const Entry<Arguments>& entry, Reader& in, const Kernels* of_program = nullptr) {
+std::unique_ptr<Call> make_call(const Entry<Arguments>& entry, Reader& in) {
     const auto names = Family<Arguments>::parameters();
     in.expect_names(names);
     const char* const leader = names.front();
-    if (in.is<float>(leader)) return std::make_unique<CallOf<Arguments, float>>(entry, in, of_program);
-    if (in.is<double>(leader)) return std::make_unique<CallOf<Arguments, double>>(entry, in, of_program);
+    if (in.is<float>(leader)) return std::make_unique<CallOf<Arguments, float>>(entry, in);
+    if (in.is<double>(leader)) return std::make_unique<CallOf<Arguments, double>>(entry, in);
     in.refuse_type(std::string(leader) + " has dtype " + in.dtype(leader) + ", expected float32 or float64");
 }
 
 /// Many calls, for any number of samples, whose arrays lie in an arena. They run on the SIMD target that was
-/// the active one when they were packed.
+/// the active one when the first was read.
 class Program {
   public:
     explicit Program(const py::iterable& calls) : kernels_(active_kernels()) {
@@ -106,6 +107,7 @@ class Program {
                 py::detail::cast_op<std::pair<std::string, py::dict>>(std::move(pair));
             Reader in(label + ", " + kernel, arguments, &ground_);
             calls_.push_back(make(kernel, in));
+            calls_.back()->prepare(kernels_);
         }
     }
 
@@ -139,10 +141,10 @@ class Program {
     Size bytes_per_sample() const { return ground_.bytes_per_sample; }
 
   private:
-    std::unique_ptr<Call> make(const std::string& kernel, Reader& in) const {
+    static std::unique_ptr<Call> make(const std::string& kernel, Reader& in) {
         std::string names;
 #define KERNEL(name, Arguments)                                                                            \
-    if (kernel == #name) return make_call(Entry<Arguments>{#name, &Table<float>::name, &Table<double>::name}, in, &kernels_); \
+    if (kernel == #name) return make_call(Entry<Arguments>{#name, &Table<float>::name, &Table<double>::name}, in); \
     names += (names.empty() ? "" : ", ") + std::string(#name);
 #include "kernels.def"
 #undef KERNEL

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <memory>
 #include <vector>
 
 namespace lrpfast {
@@ -77,14 +78,14 @@ Size ReadsList::size() const { return static_cast<Size>(content_->all.size()); }
 const Reads& ReadsList::operator[](Size i) const { return content_->all[static_cast<std::size_t>(i)]; }
 
 ReadsList ReadsList::forward(const Windows& windows) {
-    auto* content = new Content;
+    auto content = std::make_unique<Content>();
     content->add(windows, windows.x, windows.z, forward_axis(windows, 0), forward_axis(windows, 1),
                  forward_axis(windows, 2));
-    return ReadsList(content);
+    return ReadsList(content.release());
 }
 
 ReadsList ReadsList::vjp(const Windows& windows) {
-    auto* content = new Content;
+    auto content = std::make_unique<Content>();
     Triple firsts;
     for (int at = 0; at < 3; ++at) firsts.at[at] = std::min(windows.strides[at], windows.x[at]);
     for (Size d = 0; d < firsts[0]; ++d)
@@ -92,7 +93,7 @@ ReadsList ReadsList::vjp(const Windows& windows) {
             for (Size w = 0; w < firsts[2]; ++w)
                 content->add(windows, windows.z, windows.x, vjp_axis(windows, 0, d), vjp_axis(windows, 1, h),
                              vjp_axis(windows, 2, w));
-    return ReadsList(content);
+    return ReadsList(content.release());
 }
 
 }  // namespace lrpfast

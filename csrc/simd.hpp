@@ -307,6 +307,39 @@ LRPFAST_INLINE double lane_sum(const Wide<T>& v) {
     return sum;
 }
 
+/// Where lane i comes from when the groups of LANES lanes of two vectors are halved: the first halves of all of a's
+/// groups, then of b's; or, SECOND, the second halves.
+template <class T, int LANES, bool SECOND>
+constexpr int half_lane(int i) {
+    constexpr int kAll = static_cast<int>(kLanes<T>), kHalf = LANES / 2;
+    const int in_vector = i % (kAll / 2), group = in_vector / kHalf;
+    return i / (kAll / 2) * kAll + group * LANES + in_vector % kHalf + (SECOND ? kHalf : 0);
+}
+
+template <class T, int LANES, bool SECOND, std::size_t... I>
+LRPFAST_INLINE Vec<T> halves(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, half_lane<T, LANES, SECOND>(static_cast<int>(I))...);
+#else
+    return __builtin_shuffle(a, b, typename BitsOf<T>::type{half_lane<T, LANES, SECOND>(static_cast<int>(I))...});
+#endif
+}
+
+/// lane_sum of each of kLanes vectors: the same additions, many at a time. The vectors are lost.
+template <class T, int LANES = static_cast<int>(kLanes<T>)>
+LRPFAST_INLINE Vec<T> lane_sums(Vec<T>* v) {
+    if constexpr (LANES == 1) {
+        return v[0];
+    } else {
+        const std::make_index_sequence<static_cast<std::size_t>(kLanes<T>)> all;
+        LRPFAST_UNROLL
+        for (int i = 0; i < LANES / 2; ++i)
+            v[i] = halves<T, LANES, false>(v[2 * i], v[2 * i + 1], all) +
+                   halves<T, LANES, true>(v[2 * i], v[2 * i + 1], all);
+        return lane_sums<T, LANES / 2>(v);
+    }
+}
+
 constexpr Size at_most(Size a, Size b) { return a < b ? a : b; }
 constexpr Size at_least(Size a, Size b) { return a > b ? a : b; }
 constexpr Size blocks_of(Size size, Size block) { return (size + block - 1) / block; }

@@ -389,10 +389,15 @@ def test_a_relevance_that_overflows_names_its_node(backend: str) -> None:
 
 def test_errors_have_one_base() -> None:
     names = [name for name in lrpfast.__all__ if name.endswith("Error")]
-    assert len(names) == 11
+    assert len(names) == 12
     for name in names:
         assert issubclass(getattr(lrpfast, name), lrpfast.LrpfastError)
-    for name, builtin in (("ModelError", ValueError), ("InputError", ValueError), ("OutputError", OSError)):
+    for name, builtin in (
+        ("ModelError", ValueError),
+        ("InputError", ValueError),
+        ("OutputError", OSError),
+        ("OutOfMemoryError", MemoryError),
+    ):
         assert issubclass(getattr(lrpfast, name), builtin)
 
 

@@ -101,14 +101,18 @@ LRPFAST_INLINE void for_totals(const Body& body) {
 template <class T, class M>
 LRPFAST_INLINE void widen_totals(WideTotals<T>& wide, LaneTotals<T>& lanes) {
     for_totals<M>([&](auto i) LRPFAST_INLINE_LAMBDA {
-        add_wide<T>(wide.of[i], lanes.of[i]);
-        lanes.of[i] = Vec<T>{};
+        constexpr int at = decltype(i)::value;
+        add_wide<T>(wide.of[at], lanes.of[at]);
+        lanes.of[at] = Vec<T>{};
     });
 }
 
 template <class T, class M>
 LRPFAST_INLINE void add_totals(Totals& totals, const WideTotals<T>& wide) {
-    for_totals<M>([&](auto i) LRPFAST_INLINE_LAMBDA { totals.of[i] += lane_sum<T>(wide.of[i]); });
+    for_totals<M>([&](auto i) LRPFAST_INLINE_LAMBDA {
+        constexpr int at = decltype(i)::value;
+        totals.of[at] += lane_sum<T>(wide.of[at]);
+    });
 }
 
 /// Results for some places of blocked arrays: `outs` channels from `out0` on, at `places` of one sample.

@@ -227,6 +227,8 @@ class Explainer:
             NaN or infinity in `x`, in the prediction or in the relevance.
         BlowUpError
             A node multiplies Σ|R| by more than the threshold, and `on_blowup` is "error".
+        OutOfMemoryError
+            The run takes more memory than the system grants.
         """
         threads, limit = self._limits(threads, max_memory)
         network, inputs = self._checked(x)

@@ -23,7 +23,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     folder, name = os.path.split(path)
     part = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.part")
     try:
-        with open(part, "xb") as file:
+        # Opened for reading too: into what can only be written, NumPy writes by C's stdio, whose last error is lost
+        # with what did not fit on the disk.
+        with open(part, "x+b") as file:
             yield file
         os.replace(part, path)
     except OSError as error:

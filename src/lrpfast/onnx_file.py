@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ModelError
+from .errors import ModelError, OutOfMemoryError
+from .memory import MORE_MEMORY, in_words, reserve
 from .onnx_wire import SELF, Buffer, Malformed, Truncated, without_big_tensors
 
 if TYPE_CHECKING:
@@ -93,8 +94,19 @@ class ModelFile:
         self._data = stack.enter_context(open(path, "rb"))  # noqa: SIM115
         if not os.path.getsize(path):
             return self._parse(b"")
-        with mmap.mmap(self._data.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with self._mapped(path) as data:
             return self._parse(data)
+
+    def _mapped(self, path: str) -> mmap.mmap:
+        try:
+            return mmap.mmap(self._data.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            raise OutOfMemoryError(
+                f"{self.label} is a file of {in_words(os.path.getsize(path))}, more memory than the system grants; "
+                f"{MORE_MEMORY}"
+            ) from None
 
     def _parse(self, data: Buffer) -> ModelProto:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -183,7 +195,7 @@ def _read(tensor: TensorProto, file: BinaryIO, offset: int, length: int) -> NDAr
             f"tensor {tensor.name!r} lies at bytes {offset} to {offset + length} of a file of {size} bytes; "
             "the file is truncated or belongs to another model"
         )
-    data = np.empty(length, np.uint8)
+    data = reserve(length, f"tensor {tensor.name!r}", MORE_MEMORY)
     file.seek(offset)
     file.readinto(data)  # type: ignore[attr-defined]
     shape = tuple(tensor.dims)

@@ -11,6 +11,7 @@ import numpy as np
 from . import onnx_old
 from .errors import ModelError, UnsupportedOperatorError
 from .graph import Fact, Graph, Node, infer, prune
+from .memory import MORE_MEMORY, accounted
 from .onnx_branches import branch_of, graphs, reads
 from .onnx_file import ModelFile
 from .onnx_fold import fold, shape_of, size_of
@@ -86,8 +87,10 @@ def load_model(
         the shape of an input open.
     UnsupportedOperatorError
         It uses operators, or forms of them, that lrpfast does not have; all of them are listed.
+    OutOfMemoryError
+        Its weights take more memory than the system grants.
     """
-    with ModelFile(source) as file:
+    with ModelFile(source) as file, accounted(f"loading {label or file.label}", MORE_MEMORY):
         file.label = label or file.label
         try:
             return _Loader(file, input_shape, output).load()

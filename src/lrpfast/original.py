@@ -6,6 +6,7 @@ read again, so a network need not hold both.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable
@@ -98,8 +99,10 @@ class Original:
             if self._hash or self._hashing is not None or graph is None or _nbytes(graph) < WORTH:
                 return
             hashing = threading.Thread(target=self._compute_hash, args=(graph,), daemon=True)
-            hashing.start()
-            self._hashing = hashing  # now that it can be joined
+            # Where the system grants no more threads it is computed when it is asked for.
+            with contextlib.suppress(RuntimeError):
+                hashing.start()
+                self._hashing = hashing
 
     def expect_release(self) -> None:
         """Prepare for `release`, if it may come to that: without the hash no other graph could be told from this."""

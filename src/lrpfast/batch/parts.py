@@ -22,7 +22,7 @@ from ..ledger import beyond
 from ..ops.base import Array
 from .drift import Profile
 from .explaining import Row
-from .places import EXTRA, Place
+from .places import EXTRA, Place, writing_into
 
 KEY = b"lrpfast"
 """Where the footer has the part's facts, as JSON."""
@@ -189,8 +189,9 @@ class OpenPart:
     def __init__(self, dataset: Dataset, number: int) -> None:
         parquet, _ = _packages()
         self._dataset = dataset
+        self._place = dataset.part(number)
         self._stack = contextlib.ExitStack()
-        file = self._stack.enter_context(dataset.part(number).writing())
+        file = self._stack.enter_context(self._place.writing())
         self._writer = parquet.ParquetWriter(file, dataset.schema(), compression="zstd")
         self._ids = hashlib.sha256()
         self._start: int | None = None
@@ -200,8 +201,9 @@ class OpenPart:
         self._profile = Profile.empty(dataset.shape)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Write rows, which follow those before."""
-        self._writer.write_batch(self._dataset.batch(rows))
+        """Write rows, which follow those before; raises `OutputError`."""
+        with writing_into(self._place):
+            self._writer.write_batch(self._dataset.batch(rows))
         for row in rows:
             if row.rank == 0:
                 self._count_in(row)
@@ -220,13 +222,14 @@ class OpenPart:
             self._profile = self._profile.with_sample(row.relevance)
 
     def close(self) -> None:
-        """Make the part appear."""
+        """Make the part appear; raises `OutputError`."""
         facts = Facts(
             self._start or 0, self._count, self._ids.hexdigest(), self._failed, self._worst, len(self._blowups),
             self._profile, self._dataset.manifest,
         )  # fmt: skip
         self._writer.add_key_value_metadata({KEY.decode(): facts.as_json()})
-        self._writer.close()
+        with writing_into(self._place):
+            self._writer.close()
         self._stack.close()
 
     def discard(self) -> None:

@@ -184,6 +184,17 @@ class Place:
                     (self / name).remove()
 
 
+@contextlib.contextmanager
+def writing_into(place: Place) -> Iterator[None]:
+    """In a `with`: let an error of the file system say what cannot be written, as an `OutputError`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise _unwritable(place, error) from error
+
+
 def _unwritable(place: Place, error: OSError) -> OutputError:
     return OutputError(
         f"cannot write {str(place)!r}: {error.strerror or error}; choose a place that can be written to"

@@ -17,7 +17,7 @@ from ..errors import InputError, OutputError
 from ..extras import need
 from ..image import heatmap, render
 from .explaining import Row
-from .places import EXTRA, Place
+from .places import EXTRA, Place, writing_into
 from .settings import gone
 from .stores import is_store
 
@@ -31,11 +31,12 @@ Mapped = Callable[[Callable[[Row], None], Iterable[Row]], Iterable[None]]
 class ZarrSink:
     """A Zarr array (inputs, *shape), or (inputs, ranks, *shape) for ``topN``; NaN where an input failed."""
 
+    place: Place
     array: Any
     ranks: int
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write the rows of consecutive inputs."""
+        """Write the rows of consecutive inputs; raises `OutputError`."""
         first, last = rows[0].index, rows[-1].index
         axes = 1 if self.ranks == 1 else 2
         shape = (last - first + 1, self.ranks, *self.array.shape[axes:])
@@ -43,7 +44,8 @@ class ZarrSink:
         for row in rows:
             if row.relevance is not None:
                 block[row.index - first, row.rank] = row.relevance
-        self.array[first : last + 1] = block[:, 0] if self.ranks == 1 else block
+        with writing_into(self.place):
+            self.array[first : last + 1] = block[:, 0] if self.ranks == 1 else block
 
 
 def open_zarr(
@@ -95,7 +97,7 @@ def open_zarr(
                 fill_value=math.nan,
                 attributes={"lrpfast": json.loads(json.dumps(about))},
             )
-            return ZarrSink(made, ranks)
+            return ZarrSink(Place.at(url), made, ranks)
         array = zarr.open_array(url, mode="r+")
         known = array.attrs.get("lrpfast", {})
     except OutputError:
@@ -106,7 +108,7 @@ def open_zarr(
         raise OutputError(f"the Zarr array {url!r} is not this job's; choose another place, or remove it")
     if array.shape[0] < whole[0]:
         array.resize(whole)
-    return ZarrSink(array, ranks)
+    return ZarrSink(Place.at(url), array, ranks)
 
 
 @dataclass(frozen=True, eq=False)
