@@ -16,7 +16,7 @@ namespace lrpfast {
 inline const Table<float>& table_of(const Kernels& kernels, float) { return kernels.f32; }
 inline const Table<double>& table_of(const Kernels& kernels, double) { return kernels.f64; }
 
-/// The panels of a convolution's weights for one SIMD target, or null if packing does not pay.
+/// The panels of a convolution's weights, or null if packing does not pay.
 ///
 /// They are found again as long as any call holds them: by the address of the weights, which a Program keeps
 /// alive, and by what else the panels depend on. Calls that differ in the part of the weights share them.
