@@ -8,7 +8,9 @@ SOURCES = pyproject.toml CMakeLists.txt $(shell find csrc src -type f -not -name
 NETWORKS = vgg16 resnet50 mobilenet_v2 efficientnet_lite0 mlp
 PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
 
-.PHONY: demo test quick lint bench sanitize sanitize-threads soak wheel clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test quick lint bench fuzz sanitize sanitize-threads soak wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lrpfast demo -o demo.png
@@ -35,6 +37,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python bench/where.py --networks $(NETWORKS)
 	$(BIN)/python -m pytest bench -m "not networks" --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=build/bench/kernels.json $(PYTEST_ARGS)
+
+# Files from strangers, made up for so long: see SECURITY.md. FUZZ_ARGS="--only model" fuzzes one of the properties.
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 # The C++ under the sanitizers of GCC: addresses and undefined behaviour; data races. Any finding fails.
 sanitize: $(VENV)/.sanitizers
@@ -75,6 +81,10 @@ $(VENV)/.bench: $(VENV)/.tools
 
 $(VENV)/.wheel: $(VENV)/.pip
 	$(BIN)/python -m pip install --quiet --group wheel
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group fuzz
 	touch $@
 
 clean:
