@@ -10,7 +10,7 @@ PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test quick lint bench fuzz sanitize sanitize-threads soak clean
+.PHONY: demo test quick lint bench fuzz sanitize sanitize-threads soak wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lrpfast demo -o demo.png
@@ -53,6 +53,11 @@ sanitize-threads: $(VENV)/.sanitizers
 soak: $(VENV)/.tools
 	$(BIN)/python bench/soak.py --update docs/reliability.md $(SOAK_ARGS)
 
+# Into dist/: the sdist, a wheel for each Python here and one without the C++ kernels, each tried without a compiler.
+# WHEEL_ARGS=--here leaves out the other Pythons.
+wheel: $(VENV)/.wheel
+	$(BIN)/python scripts/wheels.py $(WHEEL_ARGS)
+
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
@@ -72,6 +77,10 @@ $(VENV)/.sanitizers: $(VENV)/.installed
 
 $(VENV)/.bench: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+$(VENV)/.wheel: $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --group wheel
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.tools

@@ -156,6 +156,13 @@ class Explainer:
         if network.is_bound:
             self._prepared(network).plan.pieces(1, self.max_memory)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {
+            "threads": self.threads, "backend": self.backend.name, "dtype": self.dtype, "record": self.record,
+            "max_memory": self.max_memory, "on_blowup": self.policy.on_blowup, "blowup": self.policy.threshold,
+        }  # fmt: skip
+        return partial(Explainer, **options), (self.network, self.composite)
+
     def __repr__(self) -> str:
         return f"<Explainer of {self.network!r} by {self.composite.name} on {self.backend.name}>"
 

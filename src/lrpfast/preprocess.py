@@ -192,7 +192,7 @@ def read_image(
     InputError
         The file cannot be read or decoded, has 32-bit pixels, or has more than `max_pixels` pixels.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     limits = limits_now() if max_pixels is None else replace(limits_now(), pixels=max_pixels)
     try:
@@ -210,7 +210,10 @@ def read_image(
             "PIL.Image.MAX_IMAGE_PIXELS sets it"
         ) from error
     except Exception as error:  # decoders fail on damaged files in every way there is
-        raise InputError(f"cannot read the image {name or str(path)!r}: {_cause(error)}") from error
+        # Pillow would say where in memory the file is, and so something else each time.
+        unknown = isinstance(error, UnidentifiedImageError)
+        why = "cannot identify its format" if unknown else _cause(error)
+        raise InputError(f"cannot read the image {name or str(path)!r}: {why}") from error
 
 
 @cache
@@ -274,6 +277,11 @@ def bounds(
     form = _form(sample_shape, preprocessing)
     black = np.zeros((form.height, form.width, form.channels), np.uint8)
     return _normalize(black, form, preprocessing), _normalize(black + 255, form, preprocessing)
+
+
+def is_picture(shape: tuple[int, ...]) -> bool:
+    """Whether samples of this shape are pictures: the first or the last axis holds 1 or 3 channels."""
+    return len(shape) == 3 and (shape[0] in (1, 3)) != (shape[2] in (1, 3))
 
 
 def read_arrays(path: PathLike | BinaryIO, name: str | None = None) -> dict[str, NDArray[Any]]:
@@ -389,13 +397,20 @@ def _whole_size(image: tuple[int, int], target: tuple[int, int], crop_ratio: flo
 
 
 def _normalize(pixels: NDArray[np.uint8], form: _Form, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """(h, w, c) pixels in RGB → the network's numbers, order of channels and layout."""
+    """(h, w, c) pixels in RGB → the network's numbers, order of channels and layout.
+
+    The formula is computed for the 256 values that a pixel can have, and looked up for each.
+    """
     if preprocessing.channels == "BGR":
         pixels = pixels[..., ::-1]
-    values = (pixels * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
-    if form.layout == "nchw":
-        values = values.transpose(2, 0, 1)
-    return np.ascontiguousarray(values, np.float32)
+    levels = np.arange(256)[:, None] * preprocessing.scale - np.array(preprocessing.mean)
+    table = np.broadcast_to(levels / np.array(preprocessing.std), (256, form.channels)).astype(np.float32)
+    shape = (form.channels, form.height, form.width)
+    values = np.empty(shape if form.layout == "nchw" else (*shape[1:], shape[0]), np.float32)
+    for channel in range(form.channels):
+        where = channel if form.layout == "nchw" else (..., channel)
+        values[where] = table[:, channel][pixels[..., channel]]
+    return values
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -77,6 +77,10 @@ class Place:
     def exists(self) -> bool:
         return bool(self.fs.exists(self.path))
 
+    def size(self) -> int:
+        """Bytes of the file."""
+        return int(self.fs.size(self.path))
+
     def is_folder(self) -> bool:
         return bool(self.fs.isdir(self.path))
 
