@@ -57,7 +57,9 @@ def main(preset: str, *arguments: str) -> int:
     reports = ROOT / "build" / preset / "reports"
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir()
-    options = f"log_path={reports}/found:exitcode=66"  # pytest would swallow them with what tests print
+    options = (
+        f"log_path={reports}/found:exitcode=66"  # of addresses and races; undefined behaviour goes to stderr
+    )
     environment = {
         **os.environ,
         "PYTHONPATH": str(package),
@@ -71,7 +73,17 @@ def main(preset: str, *arguments: str) -> int:
     }
     chosen = any(argument.startswith("tests/") for argument in arguments)
     tests = [] if chosen else [f"tests/test_{name}.py" for name in TESTS]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *tests]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--capture=sys",
+        "-p",
+        "no:cacheprovider",
+        *arguments,
+        *tests,
+    ]
     code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     found = sorted(reports.iterdir())
     for report in found:

@@ -451,7 +451,7 @@ def empty_list() -> str:
         (by_columns, "lies column by column"),
         (two_candidates, "say --column NAME"),
         (mixed, "tables and other files"),
-        (text, "cannot read the table"),
+        (text, "the table is damaged"),
         (empty_list, "holds no inputs"),
         (group_of_arrays, "a Zarr group of x; name one of its arrays"),
         (lambda: "nosuch://x", "cannot be opened"),

@@ -36,6 +36,7 @@ if _typing.TYPE_CHECKING:
     from .frameworks import from_keras, from_sklearn, from_torch
     from .layers import *
     from .ledger import ConservationRow
+    from .limits import Limits
     from .network import Network
     from .ops import OPERATORS
     from .parts import Part, Share, Stabilizer, Term
@@ -113,6 +114,7 @@ __all__ = [
     "InputError",
     "LNRule",
     "LeakyReLU",
+    "Limits",
     "LogSoftmax",
     "LrpfastError",
     "MaxPool1d",
@@ -190,6 +192,7 @@ _HOMES = (
     "explanation",
     "network",
     "ledger",
+    "limits",
     "ops",
     "backends",
     "frameworks",

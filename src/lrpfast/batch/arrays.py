@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..feeds import Arrays
+from ..npy import member_names, read_header, reading
 from .decoding import Decoder
 from .inputs import Shape, by_name
 from .items import Chain, Item, Source, Together
@@ -65,7 +66,7 @@ class Rows:
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
         size = self.dtype.itemsize * math.prod(self.shape)
-        with self.open() as file:
+        with reading(self.name), self.open() as file:
             file.seek(self.offset + start * size)
             for name in self.ids(start, stop):
                 yield Item(name, partial(self._decoded, file.read(size), name, size))
@@ -149,36 +150,23 @@ def _by_input(place: Place, name: str, decoder: Decoder) -> tuple[Source, bool]:
 
 def _described(name: str, label: str, place: Place, opener: Open, shape: Shape) -> tuple[Rows | None, str]:
     """The samples of an array, None if it does not fit; and what it is in words."""
-    try:
-        with opener() as file:
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            found, by_columns, dtype = read(file)
-            offset = file.tell()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"cannot read arrays from {name!r}: {error}; expected an .npy or .npz file"
-        ) from error
-    described = f"{name} {found} of {dtype}"
-    single = found == shape
-    if dtype.kind not in "biuf" or not (single or found[1:] == shape) or 0 in found:
+    with reading(name), opener() as file:
+        found = read_header(file)
+    described = f"{name} {found.shape} of {found.dtype}"
+    single = found.shape == shape
+    fits = single or found.shape[1:] == shape
+    if found.dtype.kind not in "biuf" or not fits or 0 in found.shape:
         return None, described
-    if by_columns:
+    if found.by_columns:
         raise InputError(f"{name!r} lies column by column; save it as np.ascontiguousarray(array)")
-    count = 1 if single else found[0]
-    return Rows(name, label, place, opener, dtype, shape, count, offset, single), described
+    count = 1 if single else found.shape[0]
+    return Rows(name, label, place, opener, found.dtype, shape, count, found.offset, single), described
 
 
 def _members(place: Place) -> list[str]:
     """The names of the arrays in an `.npz` file."""
-    try:
-        with place.open() as file, zipfile.ZipFile(file) as archive:
-            return [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read arrays from {str(place)!r}: {error}; expected an .npz file") from error
+    with reading(str(place)), place.open() as file, zipfile.ZipFile(file) as archive:
+        return member_names(archive)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from ..errors import InputError
 from ..feeds import Arrays
+from ..npy import ZIP
 from ..ops.base import Array
 from ..preprocess import Preprocessing, is_picture, prepare, read_arrays, read_image
 from .inputs import Shape, Shapes, by_name
@@ -17,7 +18,7 @@ from .inputs import Shape, Shapes, by_name
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 ARRAYS = frozenset((".npy", ".npz"))
 
-_NUMPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
+_NUMPY = b"\x93NUMPY"
 
 
 def suffix_of(name: str) -> str:
@@ -58,7 +59,7 @@ class Decoder:
         """
         if not isinstance(self.shapes, Mapping):
             return (self.file(data, name),)
-        if not data.startswith(_ZIP):
+        if not data.startswith(ZIP):
             raise InputError(f"{name!r} is no .npz file; {self.wanted}")
         arrays = read_arrays(io.BytesIO(data), name)
         found = {
@@ -73,7 +74,7 @@ class Decoder:
     def file(self, data: bytes, name: str, which: str = "") -> Array:
         """One of the inputs, out of a picture or an `.npy` or `.npz` file; raises as `sample`."""
         shape = by_name(self.shapes)[which]
-        if not data.startswith((_NUMPY, _ZIP)):
+        if not data.startswith((_NUMPY, ZIP)):
             picture = read_image(io.BytesIO(data), name=name)
             return prepare(picture, shape, self.preprocessing)[0]
         arrays = read_arrays(io.BytesIO(data), name)

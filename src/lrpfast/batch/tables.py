@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, LrpfastError
 from ..extras import need
 from ..feeds import Arrays
 from ..ops.base import Array
@@ -79,7 +81,9 @@ class Table:
             identity, target = row_of.get(self.columns.id), row_of.get(self.columns.target)
             name = self._id(row, identity)
             inputs = {key: row_of[column] for key, column in self.inputs.items()}
-            yield Item(name, partial(self._all, inputs, name), None if target is None else target.as_py())
+            with _reading(f"the target of {name}"):
+                wanted_target = None if target is None else target.as_py()
+            yield Item(name, partial(self._all, inputs, name), wanted_target)
 
     def only(self, start: int, stop: int) -> Table:
         return self
@@ -88,8 +92,10 @@ class Table:
         return self.place
 
     def _id(self, row: int, cell: Any) -> str:
-        known = cell is not None and cell.is_valid
-        return str(cell.as_py()) if known else f"{self.name}[{row}]"
+        if cell is not None and cell.is_valid:
+            with contextlib.suppress(UnicodeDecodeError):  # as if it had none
+                return str(cell.as_py())
+        return f"{self.name}[{row}]"
 
     def _cells(self, names: list[str], start: int, stop: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """The rows of a stretch: their numbers, and their cells as Arrow has them."""
@@ -100,7 +106,7 @@ class Table:
                 groups.append(group)
             row += rows
         first = sum(self.group_rows[: groups[0]]) if groups else 0
-        with self.place.open() as file:
+        with _reading(self.name), self.place.open() as file:
             reader = parquet.ParquetFile(file, buffer_size=BUFFER)
             row = first
             for some in reader.iter_batches(ROWS, row_groups=groups, columns=list(dict.fromkeys(names))):
@@ -113,7 +119,8 @@ class Table:
                     return
 
     def _all(self, cells: Mapping[str, Any], name: str) -> Arrays:
-        return tuple(self._decoded(cell, name, which) for which, cell in cells.items())
+        with _reading(name):
+            return tuple(self._decoded(cell, name, which) for which, cell in cells.items())
 
     def _decoded(self, cell: Any, name: str, which: str) -> Array:
         if not cell.is_valid:
@@ -145,6 +152,17 @@ def is_null(name: str, column: str) -> InputError:
     return InputError(f"{name}: its {column!r} is null; expected an input")
 
 
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """What is raised by damaged tables becomes an `InputError` that names the file or the row."""
+    try:
+        yield
+    except LrpfastError:
+        raise
+    except Exception as error:  # of Arrow and of Python, for texts that are none, sizes that do not fit, …
+        raise InputError(f"cannot read {name!r}, the table is damaged: {error}") from error
+
+
 def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> Table:
     """The rows of a Parquet file.
 
@@ -154,15 +172,13 @@ def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> T
         It is unreadable, or its columns are not as they should be.
     """
     parquet = need("pyarrow.parquet", EXTRA, "a Parquet file")
-    arrow = need("pyarrow", EXTRA, "a Parquet file")
-    try:
-        with place.open() as file:
-            reader = parquet.ParquetFile(file)
-            schema, about = reader.schema_arrow, reader.metadata
-            rows = tuple(about.row_group(i).num_rows for i in range(about.num_row_groups))
-    except (OSError, arrow.ArrowException) as error:
-        raise InputError(f"cannot read the table {str(place)!r}: {error}") from error
-    kinds = {field.name: _kind(field.type) for field in schema}
+    with _reading(str(place)), place.open() as file:
+        reader = parquet.ParquetFile(file)
+        schema, about = reader.schema_arrow, reader.metadata
+        rows = tuple(about.row_group(i).num_rows for i in range(about.num_row_groups))
+        if min(rows, default=0) < 0 or sum(rows) > sys.maxsize:
+            raise ValueError(f"its row groups have {rows} rows")
+        kinds = {field.name: _kind(field.type) for field in schema}
     inputs, identity = chosen(columns, kinds, name, decoder.shapes)
     return Table(place, name, inputs, replace(columns, id=identity), decoder, rows)
 
