@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._version import __version__
 from ..errors import ClusterError, LrpfastError
@@ -250,23 +251,23 @@ class _Crew:
     """The actors of a job.
 
     They do not come back to life by themselves, since Ray might wait for room for one while its part could be made
-    by another: if one dies, its part goes back to the others, and a new one is asked for.
+    by another: if one dies, its part goes to one that has nothing to do, or else a new one is asked for.
     """
 
     def __init__(self, ray: Any, job: Any, shared: Shared, threads: int) -> None:
         self._ray = ray
         self._make = ray.remote(Worker).options(num_cpus=threads, max_restarts=0).remote
         self._arguments = __version__, shared, [job]
-        self._busy: dict[
-            Any, tuple[Any, int | None]
-        ] = {}  # by what is waited for: who does which part, or starts
+        self._hired: list[Any] = []
+        self._idle: list[Any] = []
+        self._busy: dict[Any, _Task] = {}  # by what Ray tells when it is done
 
     def work(self, job: Job, parts: Sequence[int], size: int) -> Generator[Written, None, None]:
         """Make parts with so many actors."""
-        left, deaths = list(reversed(parts)), dict[int | None, int]()
+        left, deaths = list(reversed(parts)), Counter[int | None]()
         for _ in range(size):
             self._hire()
-        while left or any(part is not None for _, part in self._busy.values()):
+        while left or any(task.part is not None for task in self._busy.values()):
             (done,), _ = self._ray.wait(list(self._busy), num_returns=1)
             worker, part = self._busy.pop(done)
             try:
@@ -274,31 +275,40 @@ class _Crew:
             except self._ray.exceptions.RayTaskError as error:
                 raise _ours(error) from None
             except self._ray.exceptions.RayActorError as error:
-                deaths[part] = deaths.get(part, 0) + 1
+                deaths[part] += 1
                 if deaths[part] == ATTEMPTS:
                     raise _hopeless(job, part, error) from error
-                if part is not None:
-                    left.append(part)
-                self._hire()
-                continue
-            if part is None:
-                deaths.pop(None, None)
+                left += [] if part is None else [part]
+                if not self._idle:
+                    self._hire()
             else:
-                yield written
-            if left:
-                following = left.pop()
-                source = job.only([following]).source
-                self._busy[worker.work.remote(following, source)] = worker, following
+                self._idle.append(worker)
+                if part is None:
+                    deaths[None] = 0
+                else:
+                    yield written
+            while left and self._idle:
+                self._give(self._idle.pop(), job, left.pop())
 
     def dismiss(self) -> None:
         """End all actors, whatever they do."""
-        for worker, _ in self._busy.values():
+        for worker in self._hired:
             self._ray.kill(worker)
-        self._busy.clear()
 
     def _hire(self) -> None:
         worker = self._make(*self._arguments)
-        self._busy[worker.start.remote()] = worker, None
+        self._hired.append(worker)
+        self._busy[worker.start.remote()] = _Task(worker, None)
+
+    def _give(self, worker: Any, job: Job, part: int) -> None:
+        self._busy[worker.work.remote(part, job.only([part]).source)] = _Task(worker, part)
+
+
+class _Task(NamedTuple):
+    """What an actor does: it makes a part, or starts."""
+
+    worker: Any
+    part: int | None
 
 
 def _removed(place: Place) -> None:
