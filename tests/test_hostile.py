@@ -169,7 +169,7 @@ def test_pickles_in_zarr_arrays_are_not_run(place: str, tmp_path: Path) -> None:
     (folder / ".zarray").write_text(json.dumps(about))
     (folder / "0.0.0.0").write_bytes(pickle.dumps(Malice(mark)))
     with pytest.raises(InputError):
-        list(open_store(str(folder), "a", SAMPLE).items(0, 1))
+        list(open_store(str(folder), "a", Decoder(SAMPLE, Preprocessing())).items(0, 1))
     assert not mark.exists()
 
 
