@@ -112,23 +112,6 @@ def test_a_program_keeps_the_target_that_it_was_made_for(kernel: str) -> None:
     np.testing.assert_array_equal(layout.views["end.out"].of(arena, 3), expected)
 
 
-@pytest.mark.skipif(len(NATIVE) < 2, reason="this machine has one SIMD target")
-def test_a_program_is_packed_for_its_target_though_another_is_chosen_meanwhile() -> None:
-    layout = Layout()
-    with running(NATIVE[-1]) as module:
-        case = large_case("conv_forward", module.LANES, simplest).in_dtype("float32")
-        expected = case.run(module)["end.out"]
-
-        def calls() -> Iterator[tuple[str, Any]]:
-            module.set_target(module.targets()[0])
-            yield case.kernel, layout.placed(case)
-
-        run = module.Program(calls())
-    arena = filled(layout, case, 3)
-    run.run(arena, 3)
-    np.testing.assert_array_equal(layout.views["end.out"].of(arena, 3), expected)
-
-
 @pytest.fixture
 def chain() -> tuple[Layout, Any, Callable[[Array], dict[str, Array]]]:
     """Two rows a sample through a dense layer, a ReLU and sums; the layout, the calls, and what they give."""

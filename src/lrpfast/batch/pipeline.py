@@ -48,7 +48,7 @@ class BatchSize:
         At most so many if it is to be found.
     """
 
-    SECONDS = 0.5
+    SECONDS = 2.0
     FIRST = 4
 
     def __init__(self, fixed: int | None, limit: int) -> None:
