@@ -22,17 +22,18 @@ RANDOM = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )
 
-SMALLER = frozenset(("Compress", "NonMaxSuppression", "NonZero", "Unique"))
+UNFOLDED = frozenset(
+    ("AffineGrid", "Attention", "AveragePool", "Col2Im", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "DFT",
+     "GRU", "GridSample", "LRN", "LSTM", "LinearAttention", "LpPool", "MaxPool", "MaxRoiPool", "MaxUnpool",
+     "MelWeightMatrix", "NonMaxSuppression", "QLinearConv", "RNN", "ReverseSequence", "RoiAlign", "RotaryEmbedding",
+     "STFT", "TensorScatter", "TfIdfVectorizer")
+)  # fmt: skip
+"""Operators that no network applies to constants, and that take as long, or as much memory, as some value says."""
+
+SMALLER = frozenset(("Compress", "NonZero", "Unique"))
 """Operators whose results are as large as their values say, but hardly larger than what they read."""
 
-PRODUCTS = frozenset(("Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "QLinearConv"))
-"""Operators that may multiply each element of one input with each of the others."""
-
-LOOPS = frozenset(
-    ("AffineGrid", "AveragePool", "Col2Im", "GatherND", "GridSample", "LRN", "LpPool", "MaxPool", "MaxRoiPool",
-     "MaxUnpool", "MelWeightMatrix", "NonMaxSuppression", "Resize", "ReverseSequence", "RoiAlign", "STFT",
-     "ScatterElements", "ScatterND", "TensorScatter", "TfIdfVectorizer", "Upsample")
-)  # fmt: skip
+LOOPS = frozenset(("GatherND", "Resize", "ScatterElements", "ScatterND", "Upsample"))
 """Operators that onnx's reference evaluates element by element."""
 
 Operand = Constant | Varying | None
@@ -82,6 +83,8 @@ class Folding:
         """
         if node.op_type in RANDOM:
             raise Unsupported("it draws random numbers")
+        if node.op_type in UNFOLDED:
+            raise Unsupported("it has constant inputs only, of which lrpfast does not compute it")
         if not any(isinstance(operand, Varying) for operand in operands):
             return list(self._evaluate(node, operands))
         runs = []
@@ -106,6 +109,7 @@ class Folding:
                 for name, array in feeds.items()
             ]
             _check_axes(node, operands)
+            _check_indices(node, operands)
             sizes = _sizes(node, feeds, {info.name: info.type for info in inputs}, self.opset)
         except Exception as error:  # whatever onnx raises, it is this node that cannot be read
             raise _failed(error) from None
@@ -164,6 +168,14 @@ def _check_axes(node: NodeProto, operands: Sequence[Any]) -> None:
                 raise ValueError(f"{attribute.name} is {axes}; its input has {rank} axes")
 
 
+def _check_indices(node: NodeProto, operands: Sequence[Any]) -> None:
+    """Raise `ValueError` for indices beyond any axis: NumPy's `choose` brings them back one length at a time."""
+    if node.op_type == "GatherElements":
+        data, indices = operands
+        if indices.size and np.abs(indices.astype(np.float64)).max() > max(data.shape, default=0):
+            raise ValueError(f"its indices reach from {indices.min()} to {indices.max()}")
+
+
 def _sizes(
     node: NodeProto, feeds: dict[str, Constant], types: dict[str, Any], opset: int
 ) -> list[_Size] | None:
@@ -189,7 +201,7 @@ def _sizes(
 def _steps(node: NodeProto, inputs: Sequence[Constant], written: int) -> int:
     """About how long a node takes."""
     sizes = [array.size for array in inputs]
-    if node.op_type in PRODUCTS:
+    if node.op_type == "Einsum":  # which may multiply each element of one input with each of the others
         return math.prod(sizes)
     if node.op_type in ("Gemm", "MatMul") and len(inputs) > 1:
         return sizes[0] * max(inputs[1].shape, default=1)

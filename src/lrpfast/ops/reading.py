@@ -104,6 +104,8 @@ class OnnxNode:
             raise Unsupported(f"its input {index} ({self.inputs[index]!r}) is computed, not a constant")
         if isinstance(operand, Varying):
             raise Unsupported(f"its input {index} ({self.inputs[index]!r}) depends on the batch size")
+        if operand.dtype.kind in "OSU":
+            raise ModelError(f"its input {index} ({self.inputs[index]!r}) is text; expected numbers")
         return operand
 
     def weights(self, index: int) -> Array:

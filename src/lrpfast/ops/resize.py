@@ -114,9 +114,12 @@ def _axis(node: OnnxNode, source: int, target: int, scale: float, single: bool =
 
 def _cropped(node: OnnxNode, axes: list[int], resized: Mapping[int, Axis]) -> dict[int, Axis]:
     """Each axis with its part of `roi`, none of which may reach beyond the input."""
-    roi = node.constant(1).astype(np.float64).reshape(2, -1)
-    if roi.shape[1] != len(axes):
-        raise ModelError(f"roi has {roi.size} numbers; expected {2 * len(axes)}")
+    roi = node.constant(1).astype(np.float64)
+    if roi.size != 2 * len(axes) or not np.isfinite(roi).all():
+        raise ModelError(
+            f"roi has {roi.size} numbers, {roi.tolist()!s:.60}; expected {2 * len(axes)}, finite ones"
+        )
+    roi = roi.reshape(2, -1)
     cropped = {}
     for place, axis in enumerate(axes):
         start, end = (float(n) for n in roi[:, place])

@@ -128,6 +128,7 @@ def _read_pad(node: OnnxNode) -> tuple[Op, ...]:
             chain.then(Pad((*(a for a, _ in widths), *(b for _, b in widths)), value))
     elif mode in ("edge", "reflect", "wrap"):
         for axis, width in enumerate(widths):
+            node.budget.take(24 * (chain.shape[axis] + sum(width)), f"what pads an axis by {width}")
             chain.then(*_repeated(chain.shape, axis, width, mode))
     else:
         raise ModelError(f"mode is {mode!r}; expected constant, reflect, edge or wrap")
@@ -157,4 +158,14 @@ def _repeated(shape: tuple[int, ...], axis: int, width: tuple[int, int], mode: A
         raise Unsupported(
             f"it reflects {max(width)} elements of an axis of {n}, which has fewer beside its ends"
         )
-    return [taken(shape, axis, np.pad(np.arange(n), width, mode))] if any(width) else []
+    if not any(width):
+        return []
+    places = np.arange(-width[0], n + width[1])
+    if mode == "edge":
+        places = places.clip(0, n - 1)
+    elif mode == "wrap":
+        places %= n
+    else:
+        places = np.abs(places)
+        places = np.where(places < n, places, 2 * (n - 1) - places)
+    return [taken(shape, axis, places)]
