@@ -31,7 +31,7 @@ from lrpfast.tokens import read as read_tokens
 SAMPLE = (3, 8, 8)
 """Shape of the samples that arrays and pictures are read as."""
 
-ELEMENTS = 2**20
+ELEMENTS = 2**17
 """Networks with more elements in all their arrays are loaded, and not run: runs are to be fast."""
 
 LIMITS = lrpfast.Limits(
