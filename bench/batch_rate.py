@@ -43,6 +43,7 @@ PIXELS = (500, 375)
 
 COMPOSITE, PREPROCESSING = "epsilon_plus_flat", "imagenet"
 
+
 class Cost(NamedTuple):
     """Seconds that passed, and those of all CPUs."""
 
@@ -66,7 +67,9 @@ def cost(call: Callable[[], object]) -> Cost:
 def pictures(n: int) -> Iterator[Image.Image]:
     """Photographs, each moved by some pixels against the one before."""
     for i in range(n):
-        photograph = Image.open(photograph_path(PHOTOGRAPHS[i % len(PHOTOGRAPHS)])).convert("RGB").resize(PIXELS)
+        photograph = (
+            Image.open(photograph_path(PHOTOGRAPHS[i % len(PHOTOGRAPHS)])).convert("RGB").resize(PIXELS)
+        )
         yield Image.fromarray(np.roll(np.asarray(photograph), (3 * i, 5 * i), axis=(0, 1)))
 
 
@@ -93,7 +96,9 @@ class Contest:
     def __init__(self, net: Subject, folder: Path, options: argparse.Namespace) -> None:
         self.net, self.folder, self.options = net, folder, options
         self.x = write_inputs(net, folder, options.start + options.inputs, options.source)
-        self.explainer = lrpfast.Explainer(net.network, COMPOSITE, threads=options.threads, on_blowup="ignore")
+        self.explainer = lrpfast.Explainer(
+            net.network, COMPOSITE, threads=options.threads, on_blowup="ignore"
+        )
 
     def explain(self) -> list[np.ndarray]:
         """The Explainer, batch by batch."""
@@ -151,7 +156,9 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--source", choices=["jpg", "png", "npy"], default="jpg")
     parser.add_argument("--inputs", type=int, default=64)
@@ -168,9 +175,13 @@ def main() -> None:
     print(machine())
     print(f"{options.network}, {options.source}, {options.inputs} inputs: per input")
     for name in ("explainer", "job"):
-        print(f"  {name:10} {1e3 * found[f'{name}_seconds']:8.2f} ms   CPU {1e3 * found[f'{name}_cpu']:8.2f} ms")
+        print(
+            f"  {name:10} {1e3 * found[f'{name}_seconds']:8.2f} ms   CPU {1e3 * found[f'{name}_cpu']:8.2f} ms"
+        )
     print(f"  ratio      {found['ratio']:8.1%}      CPU {found['cpu_ratio']:8.1%}")
-    print(f"a job takes {found['start_seconds']:.2f} s besides; at most {found['peak_mib']:.0f} MiB in memory")
+    print(
+        f"a job takes {found['start_seconds']:.2f} s besides; at most {found['peak_mib']:.0f} MiB in memory"
+    )
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 
