@@ -11,6 +11,7 @@
 #include <array>
 #include <initializer_list>
 #include <limits>
+#include <map>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -38,6 +39,9 @@ const char* dtype_name() {
     if (std::is_same<T, float>::value) return "float32";
     return std::is_same<T, double>::value ? "float64" : "int32";
 }
+
+/// More bytes, or elements, than a computer can address: sizes up to it can be added and scaled without overflow.
+constexpr Size kMost = Size{1} << 47;
 
 /// What is written into a call's arguments before it runs on n samples.
 struct Patch {
@@ -91,14 +95,11 @@ class Reader {
 
     bool in_program() const { return ground_ != nullptr; }
 
+    /// Each is asked for once: what was checked is what is used, and lives as long as the reader, even if it is
+    /// made anew whenever it is asked for.
     py::object at(const std::string& path) const {
-        const std::size_t dot = path.rfind('.');
-        if (dot == std::string::npos) return values_[path.c_str()];
-        const std::string owner = path.substr(0, dot), name = path.substr(dot + 1);
-        const py::object from = at(owner);
-        if (!py::hasattr(from, name.c_str()))
-            refuse_type(owner + " is " + type_name(from) + ", which has no '" + name + "'");
-        return from.attr(name.c_str());
+        const auto known = seen_.find(path);
+        return known != seen_.end() ? known->second : seen_.emplace(path, asked_for(path)).first->second;
     }
 
     bool has(const std::string& path) const { return !at(path).is_none(); }
@@ -107,7 +108,7 @@ class Reader {
     Value value(const std::string& path, const char* expected) const {
         const py::object found = at(path);
         py::detail::make_caster<Value> caster;
-        if (!caster.load(found, true))
+        if (!is_loaded(caster, found, !std::is_same<Value, bool>::value))  // what is true by being there is no flag
             refuse_type(path + " is " + std::string(py::repr(found)) + ", expected " + expected);
         return py::detail::cast_op<Value>(std::move(caster));
     }
@@ -116,6 +117,8 @@ class Reader {
         const Size found = value<Size>(path, "a whole number");
         require(found >= least,
                 path + " is " + std::to_string(found) + ", expected at least " + std::to_string(least));
+        require(found <= kMost,
+                path + " is " + std::to_string(found) + ", expected at most " + std::to_string(kMost));
         return found;
     }
 
@@ -231,9 +234,30 @@ class Reader {
         bool in_arena, is_written, in_place;
     };
 
+    /// Looking into a value runs its own code, which may fail in any way.
+    template <class Caster>
+    static bool is_loaded(Caster& caster, const py::object& value, bool convert) {
+        try {
+            return caster.load(value, convert);
+        } catch (const py::error_already_set& error) {
+            if (!error.matches(PyExc_Exception)) throw;
+            return false;
+        }
+    }
+
+    py::object asked_for(const std::string& path) const {
+        const std::size_t dot = path.rfind('.');
+        if (dot == std::string::npos) return values_[path.c_str()];
+        const std::string owner = path.substr(0, dot), name = path.substr(dot + 1);
+        const py::object from = at(owner);
+        if (!py::hasattr(from, name.c_str()))
+            refuse_type(owner + " is " + type_name(from) + ", which has no '" + name + "'");
+        return from.attr(name.c_str());
+    }
+
     Array array(const std::string& path) const {
         const py::object value = at(path);
-        if (in_program() && py::hasattr(value, "offset")) return view(path, value);
+        if (in_program() && py::hasattr(value, "offset")) return view(path);
         if (!py::isinstance<py::array>(value))
             refuse_type(path + " is " + type_name(value) + ", expected a numpy array" +
                         (in_program() ? " or a View" : ""));
@@ -247,17 +271,31 @@ class Reader {
                 found.writeable()};
     }
 
-    Array view(const std::string& path, py::handle value) const {
+    Array view(const std::string& path) const {
         Shape shape{size(path + ".rows", 1)};
-        for (Size of_axis : this->value<Shape>(path + ".shape", "whole numbers")) shape.push_back(of_axis);
-        const py::dtype dtype = py::dtype::from_args(value.attr("dtype"));
+        for (Size of_axis : value<Shape>(path + ".shape", "whole numbers")) shape.push_back(of_axis);
+        const py::dtype dtype = dtype_of_view(path + ".dtype");
         Size bytes = dtype.itemsize();
-        for (Size of_axis : shape) bytes *= of_axis;
-        const Size offset = value.attr("offset").cast<Size>();
-        require(offset >= 0, path + " is View '" + std::string(py::str(value.attr("array"))) +
-                                 "', which has no place in the arena yet: its offset is " +
-                                 std::to_string(offset));
+        for (Size of_axis : shape) {
+            require(of_axis > 0, path + " has shape " + text(shape) + " with an empty axis");
+            require(bytes <= kMost / of_axis, path + " has shape " + text(shape) + ", too large for any memory");
+            bytes *= of_axis;
+        }
+        const Size offset = value<Size>(path + ".offset", "a whole number");
+        require(offset >= 0 && offset <= kMost, path + " is View '" + std::string(py::str(at(path + ".array"))) +
+                                                    "', which has no place in the arena yet: its offset is " +
+                                                    std::to_string(offset));
         return {dtype, shape, offset, bytes, true, true, true};
+    }
+
+    py::dtype dtype_of_view(const std::string& path) const {
+        const py::object found = at(path);
+        try {
+            return py::dtype::from_args(found);
+        } catch (const py::error_already_set& error) {
+            if (!error.matches(PyExc_Exception)) throw;
+            refuse_type(path + " is " + std::string(py::repr(found)) + ", expected a dtype");
+        }
     }
 
     template <class T>
@@ -286,6 +324,7 @@ class Reader {
     std::string call_;
     py::dict values_;
     Ground* ground_;
+    mutable std::map<std::string, py::object> seen_;
     char* arguments_ = nullptr;
     std::vector<Patch> patches_;
     std::vector<Span> spans_;

@@ -41,22 +41,42 @@ inline void require_same(const Reader& in, const Shape& src, const std::string& 
                                                ", which differ in axis " + std::to_string(axis));
 }
 
+/// Places of a plane are counted in int32, as winners are; so no product of two sizes is more than 63 bits hold.
+inline void require_small(const Reader& in, const std::string& what, const Triple& sizes) {
+    Size most = std::numeric_limits<std::int32_t>::max();
+    for (Size of_axis : sizes.at) most /= of_axis;
+    in.require(most > 0, what + " of " + text({sizes[0], sizes[1], sizes[2]}) +
+                             " has more places than an int32 can count");
+}
+
+/// What an axis' tables of sources may have: 2 GiB.
+constexpr Size kMostSources = Size{1} << 28;
+
 inline Windows read_windows(const Reader& in, const Shape& x, const Shape& z, const Triple& kernel) {
-    return {planes(x),
-            planes(z),
-            kernel,
-            in.triple("strides", 1),
-            in.triple("pads", 0),
-            in.triple("dilations", 1)};
+    const Windows found{planes(x),
+                        planes(z),
+                        kernel,
+                        in.triple("strides", 1),
+                        in.triple("pads", 0),
+                        in.triple("dilations", 1)};
+    require_small(in, "the input's plane", found.x);
+    require_small(in, "the output's plane", found.z);
+    require_small(in, "a window", kernel);
+    for (int at = 0; at < 3; ++at)
+        in.require(kernel[at] <= kMostSources / std::max(found.x[at], found.z[at]),
+                   "windows of " + std::to_string(kernel[at]) + " over " + std::to_string(found.x[at]) +
+                       " places are too large to be listed");
+    return found;
 }
 
 template <class T>
 void read_quotient(Reader& in, Quotient<T>& to, const Shape& out, Size channels) {
     in.sampled("end.quotient.r", out, to.r, true);
     in.sampled("end.quotient.ledger", {out[0], 4}, to.ledger);
-    to.gate = static_cast<int>(in.value<Size>("end.quotient.gate", "a whole number"));
-    in.require(to.gate >= -1 && to.gate <= 1,
-               "end.quotient.gate is " + std::to_string(to.gate) + ", expected -1, 0 or 1");
+    const Size gate = in.value<Size>("end.quotient.gate", "a whole number");
+    in.require(gate >= -1 && gate <= 1,
+               "end.quotient.gate is " + std::to_string(gate) + ", expected -1, 0 or 1");
+    to.gate = static_cast<int>(gate);
     if (to.gate != 0) {
         in.require(in.has("end.quotient.gate_z"),
                    "end.quotient.gate is " + std::to_string(to.gate) + " but gate_z is None");
@@ -68,6 +88,14 @@ void read_quotient(Reader& in, Quotient<T>& to, const Shape& out, Size channels)
     to.clip = in.flag("end.quotient.clip");
 }
 
+/// The number above which an array is cut off: its signs stay.
+template <class T>
+T read_bound(const Reader& in, const std::string& path) {
+    const T bound = in.number<T>(path);
+    in.require(bound >= 0, path + " is " + std::to_string(bound) + ", expected at least 0");
+    return bound;
+}
+
 /// `out` may be any array that the ending reads: each element is read just before it is written.
 template <class T>
 void read_ending(Reader& in, Ending<T>& to, const Shape& out, Size channels) {
@@ -77,6 +105,7 @@ void read_ending(Reader& in, Ending<T>& to, const Shape& out, Size channels) {
     if (in.has("end.plus")) in.sampled("end.plus", out, to.plus, true);
     if (in.has("end.sums")) in.sampled("end.sums", {out[0], 2}, to.sums);
     to.times_part = in.part<T>("end.times_part");
+    to.times_high = read_bound<T>(in, "end.times_high");
     to.plus_factor = in.number<T>("end.plus_factor");
     to.clamps = in.has("end.clamp");
     if (to.clamps) {
@@ -182,7 +211,7 @@ struct Family<Conv> {
 template <>
 struct Family<Depthwise> {
     static std::vector<const char*> parameters() {
-        return {"src", "w", "strides", "pads", "dilations", "src_part", "w_part", "end"};
+        return {"src", "w", "strides", "pads", "dilations", "src_part", "src_high", "w_part", "end"};
     }
 
     template <class T>
@@ -195,6 +224,7 @@ struct Family<Depthwise> {
         to.c = w[0];
         to.windows =
             read_windows(in, forward ? src : out, forward ? out : src, {{w[2], w[3], w[4]}});
+        to.src_high = read_bound<T>(in, "src_high");
         in.count(src[0], to.n);
         read_linear(in, to, src, {to.c, 1, w[2], w[3], w[4]}, out, to.c);
     }
@@ -220,12 +250,6 @@ struct Family<SumPool> {
     }
 };
 
-/// The winners' indices are int32.
-inline void require_small_planes(const Reader& in, const std::string& path, const Shape& x) {
-    in.require(planes(x).product() <= std::numeric_limits<std::int32_t>::max(),
-               path + " has shape " + text(x) + ": a plane has more elements than an int32 can count");
-}
-
 template <>
 struct Family<MaxPool> {
     static std::vector<const char*> parameters() {
@@ -237,7 +261,6 @@ struct Family<MaxPool> {
         const Shape x = in.shape("src", kBlockedAxes), z = in.shape("out", kBlockedAxes);
         require_same(in, x, "out", z, {0, 1, 5});
         require_full_lanes(in, "src", x);
-        require_small_planes(in, "src", x);
         to.windows = read_windows(in, x, z, in.triple("window", 1));
         to.blocks = x[1];
         in.count(x[0], to.n);
@@ -258,7 +281,6 @@ struct Family<MaxPoolVjp> {
         const Shape z = in.shape("src", kBlockedAxes), x = in.shape("end.out", kBlockedAxes);
         require_same(in, z, "end.out", x, {0, 1, 5});
         require_full_lanes(in, "src", z);
-        require_small_planes(in, "end.out", x);
         to.windows = read_windows(in, x, z, in.triple("window", 1));
         to.blocks = z[1];
         in.count(z[0], to.n);

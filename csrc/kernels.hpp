@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 namespace lrpfast {
 
@@ -41,13 +42,14 @@ struct Quotient {
     bool clip;
 };
 
-/// out = f(part(times) ⊙ (result + bias) + plus_factor · plus), f nothing, a clamp or a quotient; pointers may
-/// be null.
+/// out = f(part(min(times, times_high)) ⊙ (result + bias) + plus_factor · plus), f nothing, a clamp or a quotient;
+/// pointers may be null.
 template <class T>
 struct Ending {
     T *out, *kept;
     const T *bias, *times, *plus;
     Part<T> times_part;
+    T times_high;
     Quotient<T> quotient;
     double* sums;  // 2 numbers a sample
     T plus_factor, slope, low, high;
@@ -79,9 +81,11 @@ struct Conv : Linear<T> {
     bool exact;  // sums of zeros have to be zero: no form that makes them out of rounded differences
 };
 
+/// It reads min(src, src_high).
 template <class T>
 struct Depthwise : Linear<T> {
     Windows windows;
+    T src_high;
     Size n, c;  // in blocks of kLanesOfBlock
 };
 

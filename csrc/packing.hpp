@@ -5,11 +5,11 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <tuple>
 #include <vector>
 
-#include "dispatch.hpp"
+#include "kernels.hpp"
+#include "memory.hpp"
 
 namespace lrpfast {
 
@@ -21,12 +21,11 @@ inline const Table<double>& table_of(const Kernels& kernels, double) { return ke
 /// They are found again as long as any call holds them: by the address of the weights, which a Program keeps
 /// alive, and by what else the panels depend on. Calls that differ in the part of the weights share them.
 template <class T>
-std::shared_ptr<const T> packed(const Conv<T>& conv, bool transposed) {
+std::shared_ptr<const T> packed(const Kernels& kernels, const Conv<T>& conv, bool transposed) {
     using Key = std::tuple<const T*, const Kernels*, std::vector<Size>>;
     static std::mutex mutex;
     static std::map<Key, std::weak_ptr<const T>> known;
 
-    const Kernels& kernels = active_kernels();
     const Table<T>& table = table_of(kernels, T());
     const Size size = table.panels_size(conv, transposed);
     if (size == 0) return nullptr;
@@ -40,9 +39,8 @@ std::shared_ptr<const T> packed(const Conv<T>& conv, bool transposed) {
     for (auto it = known.begin(); it != known.end();) it = it->second.expired() ? known.erase(it) : std::next(it);
     std::weak_ptr<const T>& found = known[Key{conv.w, &kernels, rest}];
     if (auto shared = found.lock()) return shared;
-    constexpr std::align_val_t kLine{64};
-    const std::shared_ptr<T> fresh(static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T), kLine)),
-                                   [](T* panels) { ::operator delete(panels, std::align_val_t{64}); });
+    const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(T);
+    const std::shared_ptr<T> fresh(static_cast<T*>(allocate("packed weights", bytes)), release);
     table.fill_panels(conv, transposed, fresh.get());
     found = fresh;
     return fresh;

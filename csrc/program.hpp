@@ -40,6 +40,8 @@ class Call {
     virtual void run(const Kernels& kernels, char* arena, Size n) const = 0;
     /// In words: the form that the kernel has chosen, or nothing.
     virtual const char* form(const Kernels& kernels) const = 0;
+    /// Do once what these kernels would do in every run.
+    virtual void prepare(const Kernels& kernels) = 0;
 };
 
 template <template <class> class Arguments, class T>
@@ -50,7 +52,6 @@ class CallOf : public Call {
         Family<Arguments>::read(in, arguments_, entry.is_forward());
         in.require_apart();
         patches_ = in.take_patches();
-        if (in.in_program()) pack(arguments_);
     }
 
     /// Several threads may run one call at once: each patches a copy.
@@ -61,6 +62,7 @@ class CallOf : public Call {
     }
 
     const char* form(const Kernels& kernels) const override { return form_of(kernels, arguments_); }
+    void prepare(const Kernels& kernels) override { pack(kernels, arguments_); }
 
   private:
     /// Only convolutions have forms to choose from, and weights that are packed.
@@ -68,9 +70,9 @@ class CallOf : public Call {
     const char* form_of(const Kernels& kernels, const Conv<T>& conv) const {
         return table_of(kernels, T()).conv_form(conv, !entry_.is_forward());
     }
-    void pack(...) {}
-    void pack(Conv<T>& conv) {
-        panels_ = packed(conv, !entry_.is_forward());
+    void pack(const Kernels&, ...) {}
+    void pack(const Kernels& kernels, Conv<T>& conv) {
+        panels_ = packed(kernels, conv, !entry_.is_forward());
         conv.panels = panels_.get();
     }
 
@@ -91,7 +93,7 @@ std::unique_ptr<Call> make_call(const Entry<Arguments>& entry, Reader& in) {
 }
 
 /// Many calls, for any number of samples, whose arrays lie in an arena. They run on the SIMD target that was
-/// the active one when they were packed.
+/// the active one when the first was read.
 class Program {
   public:
     explicit Program(const py::iterable& calls) : kernels_(active_kernels()) {
@@ -105,6 +107,7 @@ class Program {
                 py::detail::cast_op<std::pair<std::string, py::dict>>(std::move(pair));
             Reader in(label + ", " + kernel, arguments, &ground_);
             calls_.push_back(make(kernel, in));
+            calls_.back()->prepare(kernels_);
         }
     }
 

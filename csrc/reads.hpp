@@ -16,9 +16,11 @@ namespace lrpfast {
 /// A source that lies on padding. Three of them still add up to a negative number.
 constexpr Size kOutside = -(Size{1} << 40);
 
-/// One axis: output j < count lies at first + j · step, and reads in[sources[tap · count + j]].
+/// One axis: output j < count lies at first + j · step, and reads in[sources[tap · count + j]], which is
+/// in[offset + j · source_step + tap · tap_step] or kOutside.
 struct AxisReads {
     Size count, first, step, taps;
+    Size offset, source_step, tap_step;
     const Size* tap_index;  // of each tap, in the kernel
     const Size* sources;
 };

@@ -237,18 +237,33 @@ struct Wide {
     Vec<double> part[kParts<T>];
 };
 
+/// As many doubles as half a vector has floats; GCC takes the general form apart.
+typedef float HalfVector __attribute__((vector_size(LRPFAST_VECTOR_BYTES / 2)));
+#if LRPFAST_VECTOR_BYTES == 64
+LRPFAST_INLINE Vec<double> widen_half(HalfVector v) { return (Vec<double>)_mm512_maskz_cvtps_pd(0xFF, (__m256)v); }
+#elif LRPFAST_VECTOR_BYTES == 32
+LRPFAST_INLINE Vec<double> widen_half(HalfVector v) { return (Vec<double>)_mm256_cvtps_pd((__m128)v); }
+#else
+LRPFAST_INLINE Vec<double> widen_half(HalfVector v) { return __builtin_convertvector(v, Vec<double>); }
+#endif
+
 template <class T>
 LRPFAST_INLINE Wide<T> widen(Vec<T> v) {
-    typedef T Narrow __attribute__((vector_size(LRPFAST_VECTOR_BYTES / kParts<T>)));
-    Wide<T> wide;
-    for (int p = 0; p < kParts<T>; ++p) {
-        Narrow narrow;
-        __builtin_memcpy(&narrow,
-                         reinterpret_cast<const char*>(&v) + static_cast<std::size_t>(p) * sizeof narrow,
-                         sizeof narrow);
-        wide.part[p] = __builtin_convertvector(narrow, Vec<double>);
+    if constexpr (kParts<T> == 1) {
+        return {{v}};
+    } else {
+        HalfVector halves[2];
+        __builtin_memcpy(halves, &v, sizeof v);
+        return {{widen_half(halves[0]), widen_half(halves[1])}};
     }
-    return wide;
+}
+
+/// to += v
+template <class T>
+LRPFAST_INLINE void add_wide(Wide<T>& to, Vec<T> v) {
+    const Wide<T> more = widen<T>(v);
+    to.part[0] += more.part[0];
+    if constexpr (kParts<T> > 1) to.part[1] += more.part[1];
 }
 
 template <class T>
@@ -290,6 +305,39 @@ LRPFAST_INLINE double lane_sum(const Wide<T>& v) {
     double sum = 0;
     for (int p = 0; p < kParts<T>; ++p) sum += lane_sum<double>(v.part[p]);
     return sum;
+}
+
+/// Where lane i comes from when the groups of LANES lanes of two vectors are halved: the first halves of all of a's
+/// groups, then of b's; or, SECOND, the second halves.
+template <class T, int LANES, bool SECOND>
+constexpr int half_lane(int i) {
+    constexpr int kAll = static_cast<int>(kLanes<T>), kHalf = LANES / 2;
+    const int in_vector = i % (kAll / 2), group = in_vector / kHalf;
+    return i / (kAll / 2) * kAll + group * LANES + in_vector % kHalf + (SECOND ? kHalf : 0);
+}
+
+template <class T, int LANES, bool SECOND, std::size_t... I>
+LRPFAST_INLINE Vec<T> halves(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, half_lane<T, LANES, SECOND>(static_cast<int>(I))...);
+#else
+    return __builtin_shuffle(a, b, typename BitsOf<T>::type{half_lane<T, LANES, SECOND>(static_cast<int>(I))...});
+#endif
+}
+
+/// lane_sum of each of kLanes vectors: the same additions, many at a time. The vectors are lost.
+template <class T, int LANES = static_cast<int>(kLanes<T>)>
+LRPFAST_INLINE Vec<T> lane_sums(Vec<T>* v) {
+    if constexpr (LANES == 1) {
+        return v[0];
+    } else {
+        const std::make_index_sequence<static_cast<std::size_t>(kLanes<T>)> all;
+        LRPFAST_UNROLL
+        for (int i = 0; i < LANES / 2; ++i)
+            v[i] = halves<T, LANES, false>(v[2 * i], v[2 * i + 1], all) +
+                   halves<T, LANES, true>(v[2 * i], v[2 * i + 1], all);
+        return lane_sums<T, LANES / 2>(v);
+    }
 }
 
 constexpr Size at_most(Size a, Size b) { return a < b ? a : b; }

@@ -7,9 +7,9 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <new>
-#include <system_error>
 #include <thread>
+
+#include "memory.hpp"
 
 namespace lrpfast {
 namespace {
@@ -97,8 +97,8 @@ class Pool {
     bool spawn() {
         try {
             std::thread([this] { work(); }).detach();
-        } catch (const std::system_error&) {
-            return false;  // the system grants no more threads: go on with those there are
+        } catch (const std::exception&) {
+            return false;  // the system grants no more threads, or no memory for one: go on with those there are
         }
         ++workers_;
         return true;
@@ -153,7 +153,7 @@ Pool& pool() {
 struct Block {
     void* data = nullptr;
     std::size_t bytes = 0;
-    ~Block() { ::operator delete(data, std::align_val_t{64}); }
+    ~Block() { release(data); }
 };
 
 }  // namespace
@@ -195,9 +195,9 @@ void* scratch_bytes(Scratch use, std::size_t bytes) {
     thread_local Block blocks[static_cast<int>(Scratch::count_)];
     Block& block = blocks[static_cast<int>(use)];
     if (block.bytes < bytes) {
-        ::operator delete(block.data, std::align_val_t{64});
+        release(block.data);
         block = {};
-        block.data = ::operator new(bytes, std::align_val_t{64});
+        block.data = allocate("a kernel's scratch memory", bytes);
         block.bytes = bytes;
     }
     return block.data;

@@ -138,6 +138,10 @@ class Maker:
         part: tuple[float, float] = self.choose(PARTS)
         return part
 
+    def bound(self) -> float:
+        bound: float = self.choose([np.inf, 0.5, 0.0])
+        return bound
+
     def maybe(self, make: Callable[[], Any]) -> Any:
         return make() if self.choose([False, True]) else None
 
@@ -157,6 +161,7 @@ class Maker:
             bias=self.maybe(lambda: self.array(channels)),
             times=times,
             times_part=self.part(),
+            times_high=self.bound(),
             plus=out if plus == "out" else plus and self.blocked(shape, lanes),
             plus_factor=self.choose([1.0, -1.0, 0.5]),
             clamp=self.choose(clamps) if self.last == "clamp" else None,
@@ -275,9 +280,8 @@ def conv_case(
 def depthwise_case(kernel: str, make: Maker, lanes: int, n: int, c: int, window: Windows) -> Case:
     src, out = window.sides(kernel)
     w = make.array(c, 1, *window.taps)
-    return Case(
-        kernel, make.linear(make.blocked((n, c, *src), lanes), w, (n, c, *out), lanes, **window.geometry())
-    )
+    rest = {**window.geometry(), "src_high": make.bound()}
+    return Case(kernel, make.linear(make.blocked((n, c, *src), lanes), w, (n, c, *out), lanes, **rest))
 
 
 def sumpool_case(kernel: str, make: Maker, lanes: int, n: int, c: int, window: Windows) -> Case:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import pickle
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,9 @@ from toy_networks import IMAGES, W1, X, cnn, linear, mlp
 
 import lrpfast
 from lrpfast.batch import run
+from lrpfast.batch.decoding import Decoder
+from lrpfast.batch.sources import open_source
+from lrpfast.batch.tables import Columns
 from lrpfast.errors import InputError, OutputError
 from lrpfast.ops import Add
 from lrpfast.preprocess import PREPROCESSINGS, prepare
@@ -447,7 +451,7 @@ def empty_list() -> str:
         (by_columns, "lies column by column"),
         (two_candidates, "say --column NAME"),
         (mixed, "tables and other files"),
-        (text, "cannot read the table"),
+        (text, "the table is damaged"),
         (empty_list, "holds no inputs"),
         (group_of_arrays, "a Zarr group of x; name one of its arrays"),
         (lambda: "nosuch://x", "cannot be opened"),
@@ -575,6 +579,40 @@ def test_an_array_that_ends_early_has_rows_as_far_as_it_goes() -> None:
         "x.npy[35]: x.npy ends early, with 12 of the sample's 16 bytes",
         "x.npy[36]: x.npy ends early, with 0 of the sample's 16 bytes",
     ]
+
+
+# --- being sent elsewhere ---
+
+
+@pytest.mark.parametrize("kind", ["pictures", "npy", "npz", "parquet", "zarr"])
+def test_stretches_of_a_source_can_be_sent_elsewhere(kind: str) -> None:
+    """What is sent has the same items in the same places, and little else."""
+    x, shape = LINES, (4,)
+    if kind == "pictures":
+        save_pictures(Path("p"))
+        url, shape = "p", (3, 11, 9)
+    elif kind == "npy":
+        np.save(url := "x.npy", x)
+    elif kind == "npz":
+        np.savez(url := "x.npz", a=x[:5], b=x[5:6], c=x[6:])
+    elif kind == "parquet":
+        Path("t").mkdir()
+        for i in range(0, 37, 5):
+            write_table(Path(f"t/{i:02}.parquet"), {"id": [str(k) for k in range(len(x[i : i + 5]))],
+                                                    "x": x[i : i + 5].tolist()})  # fmt: skip
+        url = "t"
+    else:
+        zarr.save_array(url := "x.zarr", x)
+    source = open_source(url, Decoder(shape, PREPROCESSINGS["imagenet"]), Columns())
+    whole = [(item.id, item.read()) for item in source.items(0, len(source))]
+    for start, stop in ((0, 3), (3, 6), (2, 7), (4, 7), (0, len(source))):
+        sent = pickle.loads(pickle.dumps(source.only(start, stop)))
+        assert len(sent) == len(source) == len(whole)
+        found = [(item.id, item.read()) for item in sent.items(start, stop)]
+        assert list(sent.ids(start, stop)) == [name for name, _ in found]
+        np.testing.assert_equal(found, whole[start:stop])
+    assert len(pickle.dumps(source.only(0, 0))) < 4000
+    assert source.file().exists()
 
 
 # --- going on ---

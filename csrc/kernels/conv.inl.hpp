@@ -52,6 +52,7 @@ struct ConvForm {
         one.end.out = scratch<T>(Scratch::others, size);
         one.end.times = args.end.times;
         one.end.times_part = {args.end.times_part.positive, T(0)};
+        one.end.times_high = args.end.times_high;
         one.end.plus = args.end.plus;
         one.end.plus_factor = args.end.plus_factor;
         one.end.channels = args.end.channels;

@@ -52,8 +52,8 @@ LRPFAST_INLINE Vec<T> quotient_of(const Quotient<T>& q, const Lanes& lanes, Vec<
     const Vec<T> s = stabilized != zero ? share / stabilized : zero;
     const auto is_zero = z == zero;
     totals.of[kTaken] += share;
-    totals.of[kBias] += s * bias;
-    totals.of[kStabilizer] += is_zero ? zero : s * (stabilized - z);
+    totals.of[kBias] = multiply_add(s, bias, totals.of[kBias]);
+    totals.of[kStabilizer] = is_zero ? totals.of[kStabilizer] : multiply_add(s, stabilized - z, totals.of[kStabilizer]);
     totals.of[kDead] += is_zero ? share : zero;
     return s;
 }
@@ -64,7 +64,7 @@ LRPFAST_INLINE void put(const Ending<T>& end, const Lanes& lanes, Vec<T> v, Size
                         T epsilon, LaneTotals<T>& totals) {
     v = v + bias;
     if (M::times) {
-        const Vec<T> times = lanes.get(end.times + at);
+        const Vec<T> times = minimum(splat(end.times_high), lanes.get(end.times + at));
         v = v * (end.times_part.is_identity() ? times : part_of(times, end.times_part));
     }
     if ((M::plus || M::last == Last::clamp) && end.kept != nullptr) lanes.put(end.kept + at, v);
@@ -88,25 +88,31 @@ struct WideTotals {
     Wide<T> of[kTotals];
 };
 
-/// The totals that mode M has: [first, last).
-template <class M>
-constexpr int kFirstTotal = M::sums ? kSum : kTaken;
-template <class M>
-constexpr int kLastTotal = M::last == Last::quotient ? kTotals : kTaken;
-
-template <class T, class M>
-LRPFAST_INLINE void widen_totals(WideTotals<T>& wide, LaneTotals<T>& lanes) {
-    LRPFAST_UNROLL
-    for (int i = kFirstTotal<M>; i < kLastTotal<M>; ++i) {
-        const Wide<T> more = widen<T>(lanes.of[i]);
-        for (int p = 0; p < kParts<T>; ++p) wide.of[i].part[p] += more.part[p];
-        lanes.of[i] = Vec<T>{};
+/// body(i) for the totals that mode M has. The numbers are constants even before loops are unrolled: only then do
+/// totals stay in registers.
+template <class M, int I = M::sums ? kSum : kTaken, class Body>
+LRPFAST_INLINE void for_totals(const Body& body) {
+    if constexpr (I < (M::last == Last::quotient ? kTotals : kTaken)) {
+        body(std::integral_constant<int, I>{});
+        for_totals<M, I + 1>(body);
     }
 }
 
 template <class T, class M>
+LRPFAST_INLINE void widen_totals(WideTotals<T>& wide, LaneTotals<T>& lanes) {
+    for_totals<M>([&](auto i) LRPFAST_INLINE_LAMBDA {
+        constexpr int at = decltype(i)::value;
+        add_wide<T>(wide.of[at], lanes.of[at]);
+        lanes.of[at] = Vec<T>{};
+    });
+}
+
+template <class T, class M>
 LRPFAST_INLINE void add_totals(Totals& totals, const WideTotals<T>& wide) {
-    for (int i = kFirstTotal<M>; i < kLastTotal<M>; ++i) totals.of[i] += lane_sum<T>(wide.of[i]);
+    for_totals<M>([&](auto i) LRPFAST_INLINE_LAMBDA {
+        constexpr int at = decltype(i)::value;
+        totals.of[at] += lane_sum<T>(wide.of[at]);
+    });
 }
 
 /// Results for some places of blocked arrays: `outs` channels from `out0` on, at `places` of one sample.
@@ -153,11 +159,10 @@ LRPFAST_INLINE void prefetch_lines(const T* from, Size count) {
     for (Size i = 0; i < count; i += kLine) __builtin_prefetch(from + i, 0, 2);
 }
 
-/// Ask for what the ending of these results, from i0 to i1, will read.
+/// Ask for what the ending of these results, from i0 to i1, will read and write.
 template <class T>
 LRPFAST_INLINE void prefetch_places(const Ending<T>& end, const PlaceResults<T>& of, Size i0, Size i1) {
-    const T* const arrays[] = {end.times, end.plus, end.quotient.r};
-    if (arrays[0] == nullptr && arrays[1] == nullptr && arrays[2] == nullptr) return;
+    const T* const arrays[] = {end.times, end.plus, end.quotient.r, end.out};
     const Size first = of.places[i0], count = of.places[i1 - 1] + 1 - first;
     if (count > 2 * (i1 - i0)) return;  // they lie apart
     for (Size o = 0; o < of.outs; o += kLanesOfBlock) {

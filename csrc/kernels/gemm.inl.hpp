@@ -7,7 +7,7 @@
 template <class T, int R, int C, bool Whole>
 void add_dots(const T* x, Size x_pitch, const T* w, Size w_pitch, const Part<T>& part, Size depth, T* sums,
               Size pitch) {
-    Vec<T> tile[R][C] = {};
+    Vec<T> tile[R * C] = {};
     for_vectors<T>(depth, [&](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
         Vec<T> b[C];
         for (int c = 0; c < C; ++c) {
@@ -16,11 +16,18 @@ void add_dots(const T* x, Size x_pitch, const T* w, Size w_pitch, const Part<T>&
         }
         for (int r = 0; r < R; ++r) {
             const Vec<T> a = lanes.get(x + r * x_pitch + i);
-            for (int c = 0; c < C; ++c) tile[r][c] = multiply_add(a, b[c], tile[r][c]);
+            for (int c = 0; c < C; ++c) tile[r * C + c] = multiply_add(a, b[c], tile[r * C + c]);
         }
     });
+    constexpr int kLines = static_cast<int>(kLanes<T>);
+    T found[R * C];
+    if constexpr (R * C % kLines == 0) {
+        for (int i = 0; i < R * C; i += kLines) store(found + i, lane_sums<T>(tile + i));
+    } else {
+        for (int i = 0; i < R * C; ++i) found[i] = lane_sum<T>(tile[i]);
+    }
     for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sums[r * pitch + c] += lane_sum<T>(tile[r][c]);
+        for (int c = 0; c < C; ++c) sums[r * pitch + c] += found[r * C + c];
 }
 
 /// For run_tasks: to read w takes as long as the products of a sample.
@@ -180,7 +187,8 @@ void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0
 template <class T>
 void gemm_vjp(const Gemm<T>& args) {
     const T* src = parted(args.src, args.src_part, args.n * args.m);
-    const Size wanted = at_most(at_most(8192, kVjpSums / at_least(1, args.n)), blocks_of(args.k, usable_threads()));
+    const Size fitting = at_least(1, kVjpSums / at_least(1, args.n));  // of many samples a task takes some at a time
+    const Size wanted = at_most(at_most(8192, fitting), blocks_of(args.k, usable_threads()));
     const Size columns = blocks_of(wanted, kVjpSlot) * kVjpSlot, blocks = blocks_of(args.k, columns);
     const Finisher<T> finisher(args.end);
     const SlotSums<T> slots(finisher, args.n, blocks_of(args.k, kVjpSlot));

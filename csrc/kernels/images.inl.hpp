@@ -130,25 +130,28 @@ struct ColumnSums {
     /// Add what falls on a row of the result, in the order of the source's rows.
     void add_lines(Size x_row, Size first, Size last, const T* numbers, T* to) const {
         const Size d = x_row / windows.x[1], h = x_row % windows.x[1], step = windows.strides[2] * args.out_lanes;
-        for (Size z_row = first; z_row < last; ++z_row) {
-            const Size row = line_of(0, d, z_row / windows.z[1]), column = line_of(1, h, z_row % windows.z[1]);
-            if (row < 0 || column < 0) continue;
-            const T* from = numbers + (z_row - first) * row_places * pitch + (row * windows.kernel[1] + column) * line;
-            // Lines that overlap are not added one after the other: a sum is not read while it is being written.
-            const Size apart = blocks_of(line, step);
-            for (Size first_place = 0; first_place < apart; ++first_place)
-                for (Size i = first_place; i < row_places; i += apart)
-                    for_vectors<T>(line, [=](Size at, auto lanes) LRPFAST_INLINE_LAMBDA {
-                        T* sum = to + i * step + at;
-                        lanes.put(sum, lanes.get(sum) + lanes.get(from + i * pitch + at));
-                    });
-        }
+        for (Size depth = windows.kernel[0] - 1; depth >= 0; --depth)
+            for (Size row = windows.kernel[1] - 1; row >= 0; --row) {
+                const Size z_plane = source_of(0, d, depth), z_line = source_of(1, h, row),
+                           z_row = z_plane * windows.z[1] + z_line;
+                if (z_plane < 0 || z_line < 0 || z_row < first || z_row >= last) continue;
+                const T* from =
+                    numbers + (z_row - first) * row_places * pitch + (depth * windows.kernel[1] + row) * line;
+                // Vectors that overlap are not added one after the other: a sum is not read while it is written.
+                const Size apart = blocks_of(blocks_of(line, kLanes<T>) * kLanes<T>, step);
+                for (Size first_place = 0; first_place < apart; ++first_place)
+                    for (Size i = first_place; i < row_places; i += apart)
+                        for_vectors<T>(line, [=](Size at, auto lanes) LRPFAST_INLINE_LAMBDA {
+                            T* sum = to + i * step + at;
+                            lanes.put(sum, lanes.get(sum) + lanes.get(from + i * pitch + at));
+                        });
+            }
     }
 
-    /// Which of a window's lines, along an axis, falls from place z on place x; negative if none.
-    Size line_of(int axis, Size x, Size z) const {
-        const Size ahead = x + windows.pads[axis] - z * windows.strides[axis], dilation = windows.dilations[axis];
-        return ahead >= 0 && ahead % dilation == 0 && ahead / dilation < windows.kernel[axis] ? ahead / dilation : -1;
+    /// The place of the source, along an axis, that a window's tap brings to place x; negative if none.
+    Size source_of(int axis, Size x, Size tap) const {
+        const Size ahead = x + windows.pads[axis] - tap * windows.dilations[axis], stride = windows.strides[axis];
+        return ahead >= 0 && ahead % stride == 0 && ahead / stride < windows.z[axis] ? ahead / stride : -1;
     }
 
     void finish(Size sample, Size row, const T* results, Totals& totals) const {

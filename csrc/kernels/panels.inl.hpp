@@ -4,27 +4,27 @@
 template <class T>
 constexpr Size kPanel = kTileVectors * kLanes<T>;
 
-/// part(from[i]) for a line.
+/// part(min(from[i], high)) for a line.
 template <class T>
-void copy_line(const Part<T>& part, const T* from, Size count, T* to) {
-    if (part.is_identity())
+void copy_line(const Part<T>& part, const T* from, Size count, T* to, T high = static_cast<T>(__builtin_inf())) {
+    if (part.is_identity() && high == static_cast<T>(__builtin_inf()))
         for_vectors<T>(
             count, [=](Size i, auto lanes) LRPFAST_INLINE_LAMBDA { lanes.put(to + i, lanes.get(from + i)); });
     else
         for_vectors<T>(count, [=](Size i, auto lanes) LRPFAST_INLINE_LAMBDA {
-            lanes.put(to + i, part_of(lanes.get(from + i), part));
+            lanes.put(to + i, part_of(minimum(splat(high), lanes.get(from + i)), part));
         });
 }
 
-/// part(from) for a whole array: itself, or a copy.
+/// part(min(from, high)) for a whole array: itself, or a copy.
 template <class T>
-const T* parted(const T* from, const Part<T>& part, Size size) {
-    if (part.is_identity()) return from;
+const T* parted(const T* from, const Part<T>& part, Size size, T high = static_cast<T>(__builtin_inf())) {
+    if (part.is_identity() && high == static_cast<T>(__builtin_inf())) return from;
     constexpr Size kPiece = 1 << 14;
     T* copy = scratch<T>(Scratch::parted, size);
     parallel_for(blocks_of(size, kPiece), size * 16, [=](Size task) {
         const Size first = task * kPiece;
-        copy_line(part, from + first, at_most(kPiece, size - first), copy + first);
+        copy_line(part, from + first, at_most(kPiece, size - first), copy + first, high);
     });
     return copy;
 }

@@ -47,97 +47,117 @@ LRPFAST_INLINE void for_output_rows(const Reads& reads, const Body& body) {
         }
 }
 
-/// The outputs of a row whose taps are all inside the input: [first, last).
-inline void inner_columns(const AxisReads& columns, Size& first, Size& last) {
-    first = 0;
-    last = columns.count;
-    for (Size tap = 0; tap < columns.taps; ++tap) {
-        const Size* sources = columns.sources + tap * columns.count;
-        while (first < last && sources[first] < 0) ++first;
-        while (last > first && sources[last - 1] < 0) --last;
-    }
-}
-
 // --- depthwise convolution ---
 
-template <class T>
-constexpr int kPlaneVectors = kLanesOfBlock / kLanes<T> < 2 ? 1 : 2;
-
-/// One block of one of the sums of a depthwise convolution.
+/// One row of outputs of one block. It reads max(low, min(src, high)).
 template <class T>
 struct DepthwiseRow {
-    const Linear<T>& args;
     const Reads& reads;
     const T* src;      // the block's plane
+    T low, high;
     const T* weights;  // (tap, lane)
     const SourceRow* rows;
     Size row_count;
 
-    /// results[p · kLanesOfBlock + lane …] for PLACES outputs from column j on, all of whose taps are inside.
-    template <int PLACES>
-    void inner(Size j, Size lane, T* results) const {
-        constexpr int kVectors = kPlaneVectors<T>;
-        const AxisReads& columns = reads.axes[2];
-        const Size step = PLACES > 1 && columns.taps > 0 ? columns.sources[j + 1] - columns.sources[j] : 0;
-        Vec<T> sums[PLACES][kVectors] = {};
-        for (Size r = 0; r < row_count; ++r)
-            for (Size tap = 0; tap < columns.taps; ++tap) {
-                const T* x = src + (rows[r].start + columns.sources[tap * columns.count + j]) * kLanesOfBlock + lane;
-                const T* w = weights + (rows[r].first_tap + tap) * kLanesOfBlock + lane;
-                LRPFAST_UNROLL
-                for (int v = 0; v < kVectors; ++v) {
-                    const Vec<T> weight = load(w + v * kLanes<T>);
-                    LRPFAST_UNROLL
-                    for (int p = 0; p < PLACES; ++p)
-                        sums[p][v] =
-                            multiply_add(load(x + p * step * kLanesOfBlock + v * kLanes<T>), weight, sums[p][v]);
-                }
-            }
+    LRPFAST_INLINE Vec<T> read(Size at) const { return minimum(splat(high), maximum(splat(low), load(src + at))); }
+};
+
+/// Windows that slide: PLACES outputs whose first taps lie SLOPE columns apart, `column` the first of them, and whose
+/// TAPS taps lie side by side. Each vector of the source is loaded once.
+template <class T, int TAPS, int SLOPE, int PLACES, bool BORDER>
+LRPFAST_INLINE void slide(const DepthwiseRow<T>& row, Size column, Size lane, T* results) {
+    constexpr int kWindow = (PLACES - 1) * SLOPE + TAPS;
+    const Size width = row.reads.in[2];
+    Vec<T> sums[PLACES] = {};
+    for (Size r = 0; r < row.row_count; ++r) {
+        const Size first = (row.rows[r].start + column) * kLanesOfBlock + lane;
+        const T* w = row.weights + row.rows[r].first_tap * kLanesOfBlock + lane;
+        Vec<T> x[kWindow];
         LRPFAST_UNROLL
-        for (int p = 0; p < PLACES; ++p) {
+        for (int i = 0; i < kWindow; ++i)
+            x[i] = !BORDER || (column + i >= 0 && column + i < width) ? row.read(first + i * kLanesOfBlock) : Vec<T>{};
+        LRPFAST_UNROLL
+        for (int tap = 0; tap < TAPS; ++tap) {
+            const Vec<T> weight = load(w + tap * kLanesOfBlock);
             LRPFAST_UNROLL
-            for (int v = 0; v < kVectors; ++v)
-                store(results + p * kLanesOfBlock + lane + v * kLanes<T>, sums[p][v]);
+            for (int p = 0; p < PLACES; ++p) sums[p] = multiply_add(x[p * SLOPE + tap], weight, sums[p]);
         }
     }
+    LRPFAST_UNROLL
+    for (int p = 0; p < PLACES; ++p) store(results + p * kLanesOfBlock + lane, sums[p]);
+}
 
-    /// The same for one output at the border.
-    void border(Size j, Size lane, T* results) const {
-        const AxisReads& columns = reads.axes[2];
-        for (int v = 0; v < kPlaneVectors<T>; ++v) {
+template <class T, int TAPS, int SLOPE>
+void sliding_row(const DepthwiseRow<T>& given, T* results) {
+    constexpr int kPlaces = 6;
+    const DepthwiseRow<T> row = given;
+    const AxisReads& columns = row.reads.axes[2];
+    const Size first = columns.offset + at_most(0, columns.tap_step * (TAPS - 1)), width = row.reads.in[2];
+    for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
+        Size j = 0;
+        for (; j + kPlaces <= columns.count; j += kPlaces) {
+            const Size column = first + j * SLOPE;
+            if (column >= 0 && column + (kPlaces - 1) * SLOPE + TAPS <= width)
+                slide<T, TAPS, SLOPE, kPlaces, false>(row, column, lane, results + j * kLanesOfBlock);
+            else
+                slide<T, TAPS, SLOPE, kPlaces, true>(row, column, lane, results + j * kLanesOfBlock);
+        }
+        for (; j + 2 <= columns.count; j += 2)
+            slide<T, TAPS, SLOPE, 2, true>(row, first + j * SLOPE, lane, results + j * kLanesOfBlock);
+        if (j < columns.count)
+            slide<T, TAPS, SLOPE, 1, true>(row, first + j * SLOPE, lane, results + j * kLanesOfBlock);
+    }
+}
+
+/// Windows of any kind.
+template <class T>
+void any_row(const DepthwiseRow<T>& row, T* results) {
+    const AxisReads& columns = row.reads.axes[2];
+    for (Size j = 0; j < columns.count; ++j)
+        for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
             Vec<T> sum{};
-            for (Size r = 0; r < row_count; ++r)
+            for (Size r = 0; r < row.row_count; ++r)
                 for (Size tap = 0; tap < columns.taps; ++tap) {
                     const Size column = columns.sources[tap * columns.count + j];
                     if (column < 0) continue;
-                    const Vec<T> x = load(src + (rows[r].start + column) * kLanesOfBlock + lane + v * kLanes<T>);
-                    sum = multiply_add(x,
-                                       load(weights + (rows[r].first_tap + tap) * kLanesOfBlock + lane +
-                                            v * kLanes<T>),
-                                       sum);
+                    const T* w = row.weights + (row.rows[r].first_tap + tap) * kLanesOfBlock + lane;
+                    sum = multiply_add(row.read((row.rows[r].start + column) * kLanesOfBlock + lane), load(w), sum);
                 }
-            store(results + lane + v * kLanes<T>, sum);
+            store(results + j * kLanesOfBlock + lane, sum);
         }
-    }
+}
 
-    /// As many outputs from column j on as one tile takes.
-    Size tile(Size j, Size first, Size last, Size lane, T* results) const {
-        if (j < first || j >= last) return border(j, lane, results), 1;
-        if (last - j >= 6) return inner<6>(j, lane, results), 6;
-        if (last - j >= 4) return inner<4>(j, lane, results), 4;
-        if (last - j >= 2) return inner<2>(j, lane, results), 2;
-        return inner<1>(j, lane, results), 1;
-    }
-};
-
-/// (tap, lane) of the block's filters; `taps` are those of `reads`.
 template <class T>
-const T* depthwise_weights(const Depthwise<T>& args, const Reads& reads, Size block) {
+using RowFunction = void (*)(const DepthwiseRow<T>&, T*);
+
+/// How to go along rows.
+template <class T>
+RowFunction<T> row_function(const AxisReads& columns) {
+    if (columns.taps > 1 && columns.tap_step != 1 && columns.tap_step != -1) return any_row<T>;
+    if (columns.source_step == 1) switch (columns.taps) {
+            case 1: return sliding_row<T, 1, 1>;
+            case 2: return sliding_row<T, 2, 1>;
+            case 3: return sliding_row<T, 3, 1>;
+            case 5: return sliding_row<T, 5, 1>;
+            case 7: return sliding_row<T, 7, 1>;
+        }
+    if (columns.source_step == 2) switch (columns.taps) {
+            case 3: return sliding_row<T, 3, 2>;
+            case 5: return sliding_row<T, 5, 2>;
+        }
+    return any_row<T>;
+}
+
+/// (tap, lane) of the block's filters; `taps` are those of `reads`, or, if `ascending`, go through columns from left to
+/// right in any case.
+template <class T>
+const T* depthwise_weights(const Depthwise<T>& args, const Reads& reads, Size block, bool ascending) {
     const Size taps = reads.taps(), channels = at_most(kLanesOfBlock, args.c - block * kLanesOfBlock);
     T* weights = scratch<T>(Scratch::weights, taps * kLanesOfBlock);
-    const Size kernel = args.windows.kernel.product();
+    const Size kernel = args.windows.kernel.product(), columns = reads.axes[2].taps;
+    const bool reversed = ascending && reads.axes[2].tap_step < 0;
     for (Size tap = 0; tap < taps; ++tap) {
-        const Size index = reads.tap_index(tap);
+        const Size index = reads.tap_index(reversed ? tap + columns - 1 - 2 * (tap % columns) : tap);
         for (Size lane = 0; lane < kLanesOfBlock; ++lane)
             weights[tap * kLanesOfBlock + lane] =
                 lane < channels ? part_of(args.w[(block * kLanesOfBlock + lane) * kernel + index], args.w_part) : T(0);
@@ -145,34 +165,42 @@ const T* depthwise_weights(const Depthwise<T>& args, const Reads& reads, Size bl
     return weights;
 }
 
+constexpr Size kRowsPlaces = 64;  // rows are finished together until they are as many places
+
 template <class T>
 void depthwise_sum(const Depthwise<T>& args, const Reads& reads, Size sample, Size block,
                    const Finisher<T>& finisher, Totals& totals) {
     const Size blocks = blocks_of(args.c, kLanesOfBlock), at = sample * blocks + block;
     const T* src = args.src + at * reads.in.product() * kLanesOfBlock;
-    const T* weights = depthwise_weights(args, reads, block);
-    const Size width = reads.axes[2].count;
-    T* results = scratch<T>(Scratch::result, width * kLanesOfBlock);
-    Size* places = scratch<Size>(Scratch::filters, width);
-    Size first, last;
-    inner_columns(reads.axes[2], first, last);
-    for_output_rows(reads, [&](Size place, const SourceRow* rows, Size count) {
-        const DepthwiseRow<T> row{args, reads, src, weights, rows, count};
-        for (Size j = 0, some; j < width; j += some)
-            for (Size lane = 0; lane < kLanesOfBlock; lane += kPlaneVectors<T> * kLanes<T>)
-                some = row.tile(j, first, last, lane, results + j * kLanesOfBlock);
-        for (Size j = 0; j < width; ++j) places[j] = place + j * reads.axes[2].step;
-        finisher.places({results, nullptr, kLanesOfBlock, places, width, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
-                         reads.out.product()},
-                        totals);
+    const T low = args.src_part.negative == T(0) ? T(0) : -static_cast<T>(__builtin_inf());
+    const RowFunction<T> compute = row_function<T>(reads.axes[2]);
+    const T* weights = depthwise_weights(args, reads, block, compute != any_row<T>);
+    const Size width = reads.axes[2].count, most = kRowsPlaces + width;
+    T* results = scratch<T>(Scratch::result, most * kLanesOfBlock);
+    Size* places = scratch<Size>(Scratch::filters, most);
+    PlaceResults<T> some{results, nullptr, kLanesOfBlock, places, 0, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
+                         reads.out.product()};
+    for_output_rows(reads, [&](Size place, const SourceRow* rows, Size row_count) {
+        compute({reads, src, low, args.src_high, weights, rows, row_count}, results + some.count * kLanesOfBlock);
+        for (Size j = 0; j < width; ++j) places[some.count++] = place + j * reads.axes[2].step;
+        if (some.count < kRowsPlaces) return;
+        finisher.places(some, totals);
+        some.count = 0;
     });
+    finisher.places(some, totals);
 }
 
 template <class T>
 void run_depthwise(const Depthwise<T>& given, const ReadsList& list) {
     const Size blocks = blocks_of(given.c, kLanesOfBlock);
     Depthwise<T> args = given;
-    args.src = parted(given.src, given.src_part, args.n * blocks * list[0].in.product() * kLanesOfBlock);
+    // Rows clamp what they read. Other parts are copied.
+    if (given.src_part.positive != T(1) || (given.src_part.negative != T(0) && given.src_part.negative != T(1))) {
+        args.src = parted(given.src, given.src_part, args.n * blocks * list[0].in.product() * kLanesOfBlock,
+                          given.src_high);
+        args.src_part = {T(1), T(1)};
+        args.src_high = static_cast<T>(__builtin_inf());
+    }
     for_blocks(args.end, args.n, blocks, plane_work(list, args.n * args.c),
                [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
                    for (Size i = 0; i < list.size(); ++i)

@@ -55,11 +55,11 @@ def conv_vjp(
 ) -> None: ...  # fmt: skip
 def depthwise_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, end: Ending,
+    src_part: Part, src_high: float, w_part: Part, end: Ending,
 ) -> None: ...  # fmt: skip
 def depthwise_vjp(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, end: Ending,
+    src_part: Part, src_high: float, w_part: Part, end: Ending,
 ) -> None: ...  # fmt: skip
 def sumpool_forward(
     src: Array, w: Array, window: Triple, strides: Triple, pads: Triple, dilations: Triple,

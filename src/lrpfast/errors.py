@@ -65,8 +65,16 @@ class BackendError(LrpfastError, RuntimeError):
     """The backend or SIMD target that was asked for is not available."""
 
 
+class OutOfMemoryError(LrpfastError, MemoryError):
+    """The system grants less memory than a network or a run needs; the message says how much that is."""
+
+
 class MissingPackageError(LrpfastError, ImportError):
     """A package that an optional feature needs is not installed; the message names the extra that brings it."""
+
+
+class ClusterError(LrpfastError, RuntimeError):
+    """A cluster cannot be reached, or not do what it is asked for."""
 
 
 class OutputError(LrpfastError, OSError):

@@ -165,7 +165,7 @@ def _narrow(x: Fact, lanes: int, home: int) -> int:
 @linear_map.register
 def _(op: Conv, x: Fact, z: Fact, dtype: np.dtype[Any], lanes: int, home: int) -> LinearMap:
     if op.groups == op.weight.shape[0] == x.shape[0]:
-        return _conv(("depthwise_forward", "depthwise_vjp"), op, x, z, dtype, lanes, lanes)
+        return _conv(("depthwise_forward", "depthwise_vjp"), op, x, z, dtype, lanes, lanes, src_high=math.inf)
     narrow = _narrow(x, lanes, home)
     return _conv(("conv_forward", "conv_vjp"), op, x, z, dtype, narrow, lanes, groups=op.groups)
 

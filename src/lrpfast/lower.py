@@ -18,6 +18,7 @@ from . import gain
 from . import shares as forms
 from .arena import laid_out
 from .backends.ending import WHOLE, Ending
+from .clamping import clamped_by_readers
 from .composites import Assignment
 from .drafting import Drafting, relevance_of, sums_view
 from .errors import RuleError
@@ -133,7 +134,7 @@ class Lowering(Drafting):
         draft = Draft(tuple(map(self.exacted, forward)), inputs, output, backs)
         if keep:
             draft = hoisted(draft)
-        draft, nbytes = laid_out(fused(draft) if fuse else draft)
+        draft, nbytes = laid_out(clamped_by_readers(fused(draft)) if fuse else draft)
         return Plan(**vars(draft), dtype=self.dtype, backend=self.backend, bytes_per_sample=nbytes)
 
     def back(self, assigned: Mapping[str, Assignment], record: tuple[str, ...]) -> Back:

@@ -15,7 +15,7 @@ from .errors import InputError, ModelError, NonFiniteError
 from .feeds import Arrays, as_array, check_feed
 from .graph import Fact, Graph
 from .lower import lower
-from .memory import memory_limit
+from .memory import LESS_AT_ONCE, MORE_MEMORY, accounted, memory_limit
 from .ops.base import Array
 from .original import Original
 from .plan import Plan
@@ -25,7 +25,7 @@ class Network:
     """An immutable network with one output, and one input or several.
 
     Made by `lrpfast.load`, `lrpfast.Sequential` or `lrpfast.Builder`. Batch axis first; a network
-    that was exported for a fixed batch size takes any.
+    that was exported for a fixed batch size takes any. Pickled, it takes its weights along.
 
     Parameters
     ----------
@@ -71,6 +71,9 @@ class Network:
         self._bound: dict[tuple[int, ...], Network] = {}
         self._canonized: dict[np.dtype[Any], Canonized] = {}
         self._plans: dict[tuple[str, np.dtype[Any]], tuple[Plan, Canonized]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Network, (self.graph, self.name, None, self.labels, self.notes)  # its file may not be there
 
     @property
     def original(self) -> Original:
@@ -139,7 +142,8 @@ class Network:
             if key not in self._canonized:
                 original = self.original
                 original.expect_release()
-                canonized = canonize(original.graph(), key)
+                with accounted("folding the weights", MORE_MEMORY):
+                    canonized = canonize(original.graph(), key)
                 self._canonized[key] = replace(canonized, changes=(*self.notes, *canonized.changes))
                 original.release(canonized.graph)
             return self._canonized[key]
@@ -209,6 +213,8 @@ class Network:
             `x` has the wrong shape or dtype; an option is invalid, or not even one sample fits in `max_memory`.
         NonFiniteError
             `x` or the output holds NaN or infinity.
+        OutOfMemoryError
+            The run takes more memory than the system grants.
         """
         if self._original is None:
             return self.bound(x).predict(
@@ -219,7 +225,7 @@ class Network:
         arrays = check_feed(self.name, self.inputs, x, dtype)
         plan, canonized = self._plan(kernels, dtype)
         outputs = []
-        with kernels.limit_threads(threads):
+        with kernels.limit_threads(threads), accounted("a prediction", LESS_AT_ONCE):
             for piece in plan.pieces(len(arrays[0]), limit):
                 some = tuple(array[piece] for array in arrays)
                 with plan.workspace(len(some[0])) as run:

@@ -6,6 +6,7 @@ read again, so a network need not hold both.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable
@@ -97,8 +98,11 @@ class Original:
             graph = self._graph
             if self._hash or self._hashing is not None or graph is None or _nbytes(graph) < WORTH:
                 return
-            self._hashing = threading.Thread(target=self._compute_hash, args=(graph,), daemon=True)
-            self._hashing.start()
+            hashing = threading.Thread(target=self._compute_hash, args=(graph,), daemon=True)
+            # Where the system grants no more threads it is computed when it is asked for.
+            with contextlib.suppress(RuntimeError):
+                hashing.start()
+                self._hashing = hashing
 
     def expect_release(self) -> None:
         """Prepare for `release`, if it may come to that: without the hash no other graph could be told from this."""

@@ -20,7 +20,7 @@ import numpy as np
 from .arena import ALIGNMENT
 from .errors import InputError
 from .ledger import Books, ConservationRow, Numbers
-from .memory import in_words
+from .memory import LESS_AT_ONCE, MORE_MEMORY, accounted, in_words, reserve
 from .ops.base import Array
 from .steps import Back, Draft, HostCall, KernelCall, Memory, Shape, Step, View, mapped
 
@@ -49,7 +49,9 @@ class Plan(Draft):
 
     def __post_init__(self) -> None:
         passes = self.forward, *(back.steps for back in self.backs)
-        object.__setattr__(self, "_passes", tuple(_programs(steps, self.backend) for steps in passes))
+        with accounted("packing the weights", MORE_MEMORY):
+            programs = tuple(_programs(steps, self.backend) for steps in passes)
+        object.__setattr__(self, "_passes", programs)
 
     def forms(self) -> list[str]:
         """In words, how each step is computed: the form that was lowered to, and the kernel's own."""
@@ -94,14 +96,17 @@ class Plan(Draft):
             yield TimedWorkspace(self, n, workspace.memory)
 
     def take(self, n: int) -> Workspace:
-        """A workspace of nobody else's."""
+        """A workspace of nobody else's; raises `OutOfMemoryError` if there is no memory for it."""
         with self._lock:
             for i, workspace in enumerate(self._free):
                 if workspace.n == n:
                     return self._free.pop(i)
             memory = self._free.pop().memory if self._free else np.empty(0, np.uint8)
         needed = self.nbytes(n)
-        return Workspace(self, n, memory if memory.nbytes >= needed else np.empty(needed, np.uint8))
+        if memory.nbytes < needed:
+            del memory  # or both would be there at once
+            memory = reserve(needed, f"a run of {n} sample{'s' * (n > 1)}", LESS_AT_ONCE)
+        return Workspace(self, n, memory)
 
     def give_back(self, workspace: Workspace) -> None:
         """Keep a workspace for the next run, if it is not too large."""

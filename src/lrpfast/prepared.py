@@ -23,6 +23,7 @@ from .feeds import Arrays, like_given
 from .graph import Graph
 from .ledger import Books, Numbers
 from .lower import lower, lower_kept
+from .memory import LESS_AT_ONCE, MORE_MEMORY, accounted
 from .network import Network, check_output
 from .ops.activation import Sigmoid
 from .ops.base import Array
@@ -102,11 +103,14 @@ class Prepared:
         ------
         BlowUpError
             A node blows up, and the policy forbids it.
+        OutOfMemoryError
+            A run takes more memory than the system grants.
         """
         runs = []
-        for piece, some in self._pieces(inputs, limit):
-            with self.plan.workspace(len(some[0])) as run:
-                runs.append(self._answers(run, some, asked, piece))
+        with accounted("an explanation", LESS_AT_ONCE):
+            for piece, some in self._pieces(inputs, limit):
+                with self.plan.workspace(len(some[0])) as run:
+                    runs.append(self._answers(run, some, asked, piece))
         answers = [
             some[0] if len(some) == 1 else _joined(some, self._books(one))
             for one, some in zip(asked, zip(*runs, strict=True), strict=True)
@@ -225,11 +229,12 @@ def prepare(
     graph = canonized.graph
     assigned = [assign(composite, graph) for composite in composites]
     names = recorded(record, graph)
-    if keep:
-        plan = lower_kept(graph, assigned, backend, dtype, names, limit=policy.limit)
-    else:
-        (rules,) = assigned
-        plan = lower(graph, rules, backend, dtype, names, limit=policy.limit)
+    with accounted("making a plan", f"{MORE_MEMORY} or input"):
+        if keep:
+            plan = lower_kept(graph, assigned, backend, dtype, names, limit=policy.limit)
+        else:
+            (rules,) = assigned
+            plan = lower(graph, rules, backend, dtype, names, limit=policy.limit)
     manifests = tuple(
         {
             "model": {"name": network.name, "sha256": network.hash},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from ..cgroups import ROOT, folders
 
 
 def default_num_threads() -> int:
@@ -16,46 +18,24 @@ def default_num_threads() -> int:
     return max(1, cpus if quota is None else min(cpus, int(quota)))
 
 
-def cgroup_quota(root: Path = Path("/")) -> float | None:
+def cgroup_quota(root: Path = ROOT) -> float | None:
     """CPUs that the process's control group and those above it grant; None without a limit.
 
     Parameters
     ----------
     root : Path
-        Where the file system begins; tests put one elsewhere.
+        Where the file system begins.
     """
-    quotas = []
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:  # "0::/path" for version 2, "4:cpu,cpuacct:/path" for version 1
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            quotas += [_quota_v2(group) for group in _with_parents(root / "sys/fs/cgroup", path)]
-        elif "cpu" in controllers.split(","):
-            for mount in ("cpu", controllers):
-                quotas += [_quota_v1(group) for group in _with_parents(root / "sys/fs/cgroup" / mount, path)]
+    quotas = (_quota(version, group) for version, group in folders("cpu", root))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _with_parents(mount: Path, path: str) -> list[Path]:
-    """The group's folder and all above it; in a container the mount itself may be the group."""
-    group = PurePosixPath(path.lstrip("/"))
-    return [mount / group, *(mount / parent for parent in group.parents)]
-
-
-def _quota_v2(group: Path) -> float | None:
+def _quota(version: int, group: Path) -> float | None:
     try:
-        quota, period = (group / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
-
-
-def _quota_v1(group: Path) -> float | None:
-    try:
-        quota = int((group / "cpu.cfs_quota_us").read_text())
-        return quota / int((group / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+        if version == 2:
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return None if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
     except (OSError, ValueError):
         return None

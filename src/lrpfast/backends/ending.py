@@ -5,6 +5,7 @@ An ending does what would otherwise be passes over memory of their own.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,8 @@ class Quotient:
 
 @dataclass(frozen=True)
 class Ending:
-    """`out = f(part(times) ⊙ (result + bias) + plus_factor · plus)`, with `f` nothing, a clamp, or a quotient.
+    """`out = f(part(min(times, times_high)) ⊙ (result + bias) + plus_factor · plus)`, with `f` nothing, a clamp,
+    or a quotient.
 
     Arrays are shaped like `out`, but for `bias` and `sums`. In a plan they are the names of arrays.
 
@@ -59,6 +61,8 @@ class Ending:
     bias : array (channels,) or None
     times : array or None
     times_part : pair of float, default (1, 1)
+    times_high : float, default inf
+        At least 0.
     plus : array or None
     plus_factor : float, default 1
     clamp : (slope, low, high) or None
@@ -75,6 +79,7 @@ class Ending:
     bias: Any = None
     times: Any = None
     times_part: tuple[float, float] = WHOLE
+    times_high: float = math.inf
     plus: Any = None
     plus_factor: float = 1.0
     clamp: tuple[float, float, float] | None = None

@@ -23,7 +23,7 @@ from .ending import Ending
 from .numba_ending import Finish, flat, numbers, require
 from .numba_plan import Spans, gather, spans, triple
 from .numba_threads import limit_threads, run, set_num_threads
-from .numpy_ import Part, Triple, part
+from .numpy_ import Part, Triple, bounded, part
 
 __all__ = [
     "LANES", "affine", "collect", "conv_forward", "conv_vjp", "depthwise_forward", "depthwise_vjp", "divide",
@@ -167,6 +167,7 @@ def _by_sign(w_part: Part, other_part: Part | None, end: Ending) -> list[tuple[P
         np.empty_like(end.out),
         times=end.times,
         times_part=(positive, 0.0),
+        times_high=end.times_high,
         plus=end.plus,
         plus_factor=end.plus_factor,
     )
@@ -176,17 +177,19 @@ def _by_sign(w_part: Part, other_part: Part | None, end: Ending) -> list[tuple[P
 
 def depthwise_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, end: Ending,
+    src_part: Part, src_high: float, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
     """Convolution with one filter a channel: w is (c, 1, kd, kh, kw), `src` x, `out` z."""
+    src = bounded(src, src_high)
     _conv("depthwise_forward", False, src, w, strides, pads, dilations, len(w), src_part, w_part, end)
 
 
 def depthwise_vjp(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, end: Ending,
+    src_part: Part, src_high: float, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
     """Transpose of `depthwise_forward`: `src` is like z, `out` like x."""
+    src = bounded(src, src_high)
     _conv("depthwise_vjp", True, src, w, strides, pads, dilations, len(w), src_part, w_part, end)
 
 

@@ -12,7 +12,7 @@ from ..ops.base import Array
 from . import numba_kernels as kernels
 from .ending import WHOLE, Ending, Quotient
 from .numba_threads import run
-from .numpy_ import Part
+from .numpy_ import Part, bounded
 
 _NO_QUOTIENT = Quotient(None, None, 0.0)
 
@@ -67,13 +67,14 @@ class Finish:
         self, kernel: str, fits: bool, end: Ending, epsilons: Array | None = None, **arrays: Array
     ) -> None:
         out, q = end.out, end.quotient or _NO_QUOTIENT
+        times = None if end.times is None else bounded(end.times, end.times_high)
         lanes = {a.shape[-1] for a in (*arrays.values(), out) if a.ndim in (4, 6)}
         if lanes - {1}:
             raise InputError(
                 f"{kernel}: there are arrays of {max(lanes)} lanes; those of this backend have one"
             )
         gate_z = q.gate_z if q.gate else None
-        like = {"times": end.times, "plus": end.plus, "r": q.r, "gate_z": gate_z, "kept": end.kept}
+        like = {"times": times, "plus": end.plus, "r": q.r, "gate_z": gate_z, "kept": end.kept}
         channels = {"bias": end.bias, "the quotient's bias": q.bias}
         books = {"ledger": q.ledger, "sums": end.sums}
         fits = (
@@ -92,7 +93,7 @@ class Finish:
         self.end, self.out = end, out.reshape(-1)
         self.counts = end.quotient is not None or end.sums is not None
         self.ends = kernels.Ends(
-            flat(end.bias, out), flat(end.times, out), flat(end.plus, out), flat(q.r, out),
+            flat(end.bias, out), flat(times, out), flat(end.plus, out), flat(q.r, out),
             flat(gate_z, out), flat(q.bias, out),
             np.empty(0, out.dtype) if end.kept is None else end.kept.reshape(-1),
             numbers((*end.times_part, *(end.clamp or (1, 0, 0)), q.scale, end.plus_factor), out),

@@ -59,6 +59,11 @@ def part(a: Array, which: Part) -> Array:
     return both
 
 
+def bounded(a: Array, high: float) -> Array:
+    """`min(a, high)`."""
+    return a if high == np.inf else np.minimum(a, a.dtype.type(high))
+
+
 # --- blocked arrays ---
 
 
@@ -93,7 +98,7 @@ def finish(result: Array, end: Ending) -> None:
     if end.bias is not None:
         value = value + per_channel(end.bias, end.out)
     if end.times is not None:
-        value = value * part(end.times, end.times_part)
+        value = value * part(bounded(end.times, end.times_high), end.times_part)
     if end.kept is not None:
         end.kept[...] = value
     if end.plus is not None:
@@ -236,10 +241,13 @@ def _by_sign(
 
 def depthwise_forward(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, end: Ending,
+    src_part: Part, src_high: float, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
-    """Convolution with one filter a channel: w is (c, 1, kd, kh, kw), `src` x, `out` z."""
-    x, weight = part(plain(src, len(w)), src_part), part(w, w_part)
+    """Convolution with one filter a channel: w is (c, 1, kd, kh, kw), `src` x, `out` z.
+
+    It reads `min(src, src_high)`; so does its transpose.
+    """
+    x, weight = part(plain(bounded(src, src_high), len(w)), src_part), part(w, w_part)
     z = np.zeros((*x.shape[:2], *end.out.shape[2:5]), src.dtype)
     for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
         z[z_at] += x[x_at] * _at_tap(weight, tap).reshape(-1, 1, 1, 1)
@@ -248,10 +256,10 @@ def depthwise_forward(
 
 def depthwise_vjp(
     src: Array, w: Array, strides: Triple, pads: Triple, dilations: Triple,
-    src_part: Part, w_part: Part, end: Ending,
+    src_part: Part, src_high: float, w_part: Part, end: Ending,
 ) -> None:  # fmt: skip
     """Transpose of `depthwise_forward`: `src` is like z, `out` like x."""
-    z, weight = part(plain(src, len(w)), src_part), part(w, w_part)
+    z, weight = part(plain(bounded(src, src_high), len(w)), src_part), part(w, w_part)
     x = np.zeros((*z.shape[:2], *end.out.shape[2:5]), src.dtype)
     for tap, z_at, x_at in _taps(x.shape[2:], z.shape[2:], w.shape[2:], strides, pads, dilations):
         x[x_at] += z[z_at] * _at_tap(weight, tap).reshape(-1, 1, 1, 1)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..feeds import Arrays
+from ..npy import member_names, read_header, reading
 from .decoding import Decoder
 from .inputs import Shape, by_name
 from .items import Chain, Item, Source, Together
@@ -32,6 +33,8 @@ class Rows:
         What it is called.
     label : str
         What the ids of its samples begin with.
+    place : Place
+        The file.
     open : callable
         Opens the array's bytes, header included.
     dtype : dtype
@@ -46,6 +49,7 @@ class Rows:
 
     name: str
     label: str
+    place: Place
     open: Open
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -62,10 +66,16 @@ class Rows:
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
         size = self.dtype.itemsize * math.prod(self.shape)
-        with self.open() as file:
+        with reading(self.name), self.open() as file:
             file.seek(self.offset + start * size)
             for name in self.ids(start, stop):
                 yield Item(name, partial(self._decoded, file.read(size), name, size))
+
+    def only(self, start: int, stop: int) -> Rows:
+        return self
+
+    def file(self) -> Place:
+        return self.place
 
     def _decoded(self, data: bytes, name: str, size: int) -> Arrays:
         if len(data) != size:
@@ -104,7 +114,7 @@ def open_arrays(place: Place, name: str, decoder: Decoder) -> tuple[Source, bool
         found = {f"{name}:{key}": partial(_member, place, f"{key}.npy") for key in _members(place)}
     rows, others = [], []
     for title, opener in found.items():
-        one, described = _described(title, title, opener, shape)
+        one, described = _described(title, title, place, opener, shape)
         if one is None:
             others.append(described)
         else:
@@ -126,7 +136,7 @@ def _by_input(place: Place, name: str, decoder: Decoder) -> tuple[Source, bool]:
         described = f"{name}:{key}"
         if key in shapes:
             opener = partial(_member, place, f"{key}.npy")
-            one, described = _described(described, name, opener, shapes[key])
+            one, described = _described(described, name, place, opener, shapes[key])
             rows.update({key: one} if one is not None else {})
         found.append(described)
     if len(rows) < len(shapes) or len({(len(one), one.single) for one in rows.values()}) != 1:
@@ -138,37 +148,25 @@ def _by_input(place: Place, name: str, decoder: Decoder) -> tuple[Source, bool]:
     return Together(in_order), in_order[0].single
 
 
-def _described(name: str, label: str, opener: Open, shape: Shape) -> tuple[Rows | None, str]:
+def _described(name: str, label: str, place: Place, opener: Open, shape: Shape) -> tuple[Rows | None, str]:
     """The samples of an array, None if it does not fit; and what it is in words."""
-    try:
-        with opener() as file:
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            found, by_columns, dtype = read(file)
-            offset = file.tell()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"cannot read arrays from {name!r}: {error}; expected an .npy or .npz file"
-        ) from error
-    described = f"{name} {found} of {dtype}"
-    single = found == shape
-    if dtype.kind not in "biuf" or not (single or found[1:] == shape) or 0 in found:
+    with reading(name), opener() as file:
+        found = read_header(file)
+    described = f"{name} {found.shape} of {found.dtype}"
+    single = found.shape == shape
+    fits = single or found.shape[1:] == shape
+    if found.dtype.kind not in "biuf" or not fits or 0 in found.shape:
         return None, described
-    if by_columns:
+    if found.by_columns:
         raise InputError(f"{name!r} lies column by column; save it as np.ascontiguousarray(array)")
-    return Rows(name, label, opener, dtype, shape, 1 if single else found[0], offset, single), described
+    count = 1 if single else found.shape[0]
+    return Rows(name, label, place, opener, found.dtype, shape, count, found.offset, single), described
 
 
 def _members(place: Place) -> list[str]:
     """The names of the arrays in an `.npz` file."""
-    try:
-        with place.open() as file, zipfile.ZipFile(file) as archive:
-            return [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read arrays from {str(place)!r}: {error}; expected an .npz file") from error
+    with reading(str(place)), place.open() as file, zipfile.ZipFile(file) as archive:
+        return member_names(archive)
 
 
 @contextlib.contextmanager

@@ -10,14 +10,15 @@ from pathlib import PurePosixPath
 
 from ..errors import InputError
 from ..feeds import Arrays
+from ..npy import ZIP
 from ..ops.base import Array
-from ..preprocess import Preprocessing, prepare, read_arrays, read_image
+from ..preprocess import Preprocessing, is_picture, prepare, read_arrays, read_image
 from .inputs import Shape, Shapes, by_name
 
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 ARRAYS = frozenset((".npy", ".npz"))
 
-_NUMPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
+_NUMPY = b"\x93NUMPY"
 
 
 def suffix_of(name: str) -> str:
@@ -58,7 +59,7 @@ class Decoder:
         """
         if not isinstance(self.shapes, Mapping):
             return (self.file(data, name),)
-        if not data.startswith(_ZIP):
+        if not data.startswith(ZIP):
             raise InputError(f"{name!r} is no .npz file; {self.wanted}")
         arrays = read_arrays(io.BytesIO(data), name)
         found = {
@@ -73,7 +74,7 @@ class Decoder:
     def file(self, data: bytes, name: str, which: str = "") -> Array:
         """One of the inputs, out of a picture or an `.npy` or `.npz` file; raises as `sample`."""
         shape = by_name(self.shapes)[which]
-        if not data.startswith((_NUMPY, _ZIP)):
+        if not data.startswith((_NUMPY, ZIP)):
             picture = read_image(io.BytesIO(data), name=name)
             return prepare(picture, shape, self.preprocessing)[0]
         arrays = read_arrays(io.BytesIO(data), name)
@@ -92,6 +93,17 @@ class Decoder:
         if values.ndim <= 1 and values.size == math.prod(shape):
             return values.reshape(shape)
         raise InputError(f"{name} has shape {values.shape}; the network takes samples of shape {shape}")
+
+    def takes_pictures(self, which: str = "") -> bool:
+        """Whether one of the inputs is a picture, by its shape."""
+        return is_picture(by_name(self.shapes)[which])
+
+    def pixels(self, values: Array, which: str = "") -> Array:
+        """One of the inputs, out of a picture from 0 to 255: (height, width) or (height, width, channels)."""
+        from PIL import Image
+
+        flat = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+        return prepare(Image.fromarray(flat), by_name(self.shapes)[which], self.preprocessing)[0]
 
     @property
     def wanted(self) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..api import Explainer
+from ..blowup import BlowUpPolicy
+from ..composites import Composite
 from ..errors import BlowUpError, InputError, LrpfastError, NonFiniteError
 from ..explanation import Explanation
 from ..feeds import Arrays, check_feed
+from ..network import Network
 from ..ops.base import Array
-from ..question import Largest
+from ..question import Largest, ask
 from .items import Item
-from .streams import Streams
-from .targets import LARGEST, Target, Wanted
+from .streams import Streams, shared_out
+from .targets import LARGEST, Target, Wanted, parse
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,15 +97,29 @@ class Explaining:
     ----------
     explainer : Explainer
     target : Target
-    init : str or None
+    init : str
+    policy : BlowUpPolicy
+        As it was asked for; where it is to warn, the explainer does not, since rows say it.
     streams : Streams
         How many threads and how much memory each batch has.
     """
 
     explainer: Explainer
     target: Target
-    init: str | None
+    init: str
+    policy: BlowUpPolicy
     streams: Streams
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The explainer's, with what all rows share."""
+        said = {"target": self.target.text, "init": self.init}
+        blowups = {"on_blowup": self.policy.on_blowup, "blowup": self.policy.threshold}
+        return {**self.explainer.manifest, **said, **blowups}
+
+    def shared_out(self, inputs: int) -> Explaining:
+        """The same with streams for so many inputs, and for the CPUs that this process has."""
+        return replace(self, streams=shared_out(self.explainer, self.target.ranks, inputs))
 
     def decoded(self, numbered: tuple[int, Item]) -> Sample:
         """Read an item, and check it by itself, so that a bad one spoils no batch."""
@@ -186,6 +203,32 @@ class Explaining:
                 clipped=float(ledger.clipped[i]), gain=float(ledger.gain[i]),
             ))  # fmt: skip
         return rows
+
+
+def prepare_explaining(
+    network: Network, composite: str | Composite, *, target: str, init: str | None, labels: Sequence[str] | None,
+    threads: int | None, backend: str | None, dtype: Any, max_memory: int | str | None, on_blowup: str, blowup: float,
+) -> Explaining:  # fmt: skip
+    """Understand what is to be explained, and how, in a stream for one input; parameters as those of a job.
+
+    Raises
+    ------
+    CompositeError
+        The composite is unknown, or leaves a node without a rule.
+    InputError
+        The target or an option is unusable.
+    """
+    policy = BlowUpPolicy(on_blowup, blowup)
+    explainer = Explainer(
+        network, composite, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory, blowup=blowup,
+        on_blowup="ignore" if on_blowup == "warn" else on_blowup,
+    )  # fmt: skip
+    canonized = network.canonized(explainer.dtype)
+    outputs = canonized.graph.output_shape
+    wanted = parse(target, network.labels if labels is None else labels, outputs)
+    init = init or explainer.composite.init
+    ask(0, init, 1, outputs, explainer.dtype, canonized.head)  # or all rows would say what is wrong with it
+    return Explaining(explainer, wanted, init, policy, shared_out(explainer, wanted.ranks, 1))
 
 
 def _failed(sample: Sample, wanted: Wanted, error: str | None, rank: int) -> Row:

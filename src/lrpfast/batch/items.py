@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from ..feeds import Arrays
+from .places import Place
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class Source(Protocol):
     def items(self, start: int, stop: int) -> Iterator[Item]:
         """The items of a stretch, read no further ahead than need be."""
 
+    def only(self, start: int, stop: int) -> Source:
+        """So much of it as a stretch needs, to be sent elsewhere; items keep their places, it keeps its length."""
+
+    def file(self) -> Place | None:
+        """A file that is there, and that whoever can read the source sees; None if there is none."""
+
 
 class Together:
     """Several sources side by side, each of one of the inputs, with as many items; the first one names them."""
@@ -56,6 +63,12 @@ class Together:
     def ids(self, start: int, stop: int) -> Iterator[str]:
         return self._sources[0].ids(start, stop)
 
+    def only(self, start: int, stop: int) -> Together:
+        return Together([source.only(start, stop) for source in self._sources])
+
+    def file(self) -> Place | None:
+        return self._sources[0].file()
+
     def items(self, start: int, stop: int) -> Iterator[Item]:
         for together in zip(*(source.items(start, stop) for source in self._sources), strict=True):
             yield Item(together[0].id, partial(_all, [item.read for item in together]))
@@ -66,14 +79,33 @@ def _all(reads: Sequence[Callable[[], Arrays]]) -> Arrays:
 
 
 class Chain:
-    """Several sources, one behind the other."""
+    """Several sources, one behind the other.
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    Parameters
+    ----------
+    sources : sequence of Source
+    start : int, default 0
+        The place of the first item, where those before it were left out.
+    length : int, optional
+        Items of all, where some were left out.
+    """
+
+    def __init__(self, sources: Sequence[Source], start: int = 0, length: int | None = None) -> None:
         self._sources = sources
-        self._ends = list(accumulate(map(len, sources)))
+        self._start = start
+        self._ends = list(accumulate(map(len, sources), initial=start))[1:]
+        self._length = self._ends[-1] if length is None else length
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._length
+
+    def only(self, start: int, stop: int) -> Chain:
+        stretches = list(self._stretches(start, stop))
+        before = start - stretches[0][1] if stretches else 0
+        return Chain([source for source, _, _ in stretches], before, self._length)
+
+    def file(self) -> Place | None:
+        return self._sources[0].file()
 
     def ids(self, start: int, stop: int) -> Iterator[str]:
         for source, first, last in self._stretches(start, stop):
@@ -87,7 +119,7 @@ class Chain:
         """Which items of which sources lie between `start` and `stop`."""
         while start < stop:
             which = bisect.bisect_right(self._ends, start)
-            before = self._ends[which - 1] if which else 0
+            before = self._ends[which - 1] if which else self._start
             end = min(stop, self._ends[which])
             yield self._sources[which], start - before, end - before
             start = end

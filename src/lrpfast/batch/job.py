@@ -6,22 +6,20 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..api import Explainer
 from ..backends import get_num_threads
 from ..composites import Composite
 from ..errors import InputError
 from ..ledger import BLOWUP
 from ..network import Network
 from ..preprocess import PREPROCESSINGS, Preprocessing
-from ..question import ask
 from .decoding import Decoder
 from .encoding import Encoding, Kept
-from .explaining import Explaining
+from .explaining import prepare_explaining
 from .inputs import Shapes, by_name, shapes_of
 from .parts import Dataset, digest
 from .pipeline import BatchSize
@@ -30,9 +28,7 @@ from .reports import Summary, read_reference, write_report
 from .settings import array_digest, enter, locked
 from .sinks import check_drawable
 from .sources import check_apart, open_source
-from .streams import shared_out
 from .tables import Columns
-from .targets import parse
 from .work import Job, Progress
 
 PART_BYTES, PART_ROWS = 2**27, 4096
@@ -59,6 +55,7 @@ def run(
     max_memory: int | str | None = None,
     threads: int | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     backend: str | None = None,
     dtype: Any = np.float32,
     on_blowup: str = "warn",
@@ -110,7 +107,12 @@ def run(
     on_blowup, blowup : optional
         As for `Explainer`; but "warn" counts the inputs instead (`Summary.blowups`), and "error" makes error rows.
     workers : int, optional
-        Threads that decode and draw. Default: as many as may compute.
+        Threads that decode and draw. Default: as many as may compute. With `ray`: actors; default: as many as
+        the cluster has CPUs for.
+    ray : str, optional
+        Work on the Ray cluster at ``HOST:PORT``; "auto" is the one that ``RAY_ADDRESS`` names or that runs on this
+        machine, or else one that is started for the job, as "local" always is. Each actor has `threads` threads,
+        1 by default, and the limit `max_memory` for itself. Source and outputs have to be where all nodes see them.
     reference : path or URL, optional
         Report, or folder, of an earlier job to compare with.
     progress : callable, optional
@@ -123,17 +125,25 @@ def run(
     Raises
     ------
     MissingPackageError
-        The extra ``batch`` is not installed.
+        The extra ``batch``, or ``ray``, is not installed.
     InputError
         The source, the target or an option is unusable. An input that is unusable makes a row with its
         error instead.
     OutputError
         `out` cannot be written, is in use, or holds a job with other settings or other inputs.
+    ClusterError
+        There is no such cluster, or it cannot do this job.
     """
     options = Options(
         composite, target, init, labels, preprocessing, column, id_column, top_k, zarr, png, batch_size, part_rows,
         max_memory, threads, workers, backend, dtype, on_blowup, blowup,
     )  # fmt: skip
+    maker = None
+    if ray is not None:
+        from .cluster import on_cluster
+
+        maker = on_cluster(ray, workers)
+        options = replace(options, threads=threads or 1, workers=threads or 1)
     before = None if reference is None else read_reference(reference, shapes_of(network))
     job = prepared(network, source, out, options)
     place = job.dataset.place
@@ -144,7 +154,7 @@ def run(
         pending = job.pending()
         resumed = len(job.source) - job.inputs(pending)
         start = time.monotonic()
-        job.work(pending, progress)
+        job.work(pending, progress, maker)
         seconds = time.monotonic() - start
         summary = Summary.of(
             job.facts(), job.settings, job.dataset.manifest, len(job.source), resumed, seconds, before
@@ -203,18 +213,12 @@ def prepared(
     MissingPackageError, InputError
         As `run`.
     """
-    warns = options.on_blowup == "warn"
-    explainer = Explainer(
-        network, options.composite, threads=options.threads, backend=options.backend, dtype=options.dtype,
-        max_memory=options.max_memory, blowup=options.blowup,
-        on_blowup="ignore" if warns else options.on_blowup,  # the rows say it, and the summary
+    explaining = prepare_explaining(
+        network, options.composite, target=options.target, init=options.init, labels=options.labels,
+        threads=options.threads, backend=options.backend, dtype=options.dtype, max_memory=options.max_memory,
+        on_blowup=options.on_blowup, blowup=options.blowup,
     )  # fmt: skip
-    labels = network.labels if options.labels is None else options.labels
-    canonized = network.canonized(explainer.dtype)
-    outputs = canonized.graph.output_shape
-    target = parse(options.target, labels, outputs)
-    init = options.init or explainer.composite.init
-    ask(0, init, 1, outputs, explainer.dtype, canonized.head)  # or all rows would say what is wrong with it
+    explainer, target, manifest = explaining.explainer, explaining.target, explaining.manifest
     shapes = shapes_of(network)
     if options.png is not None:
         check_drawable(shapes)
@@ -227,31 +231,28 @@ def prepared(
     kept = Kept(options.zarr is None and not options.top_k, options.top_k)
     rows = options.part_rows or _part_rows(kept, shapes, explainer.dtype, target.ranks)
     settings = {
-        "source": os.fspath(source), "model": explainer.manifest["model"]["sha256"],
-        "composite": explainer.manifest["composite"], "rules": explainer.manifest["rules"],
-        "arrays": array_digest(explainer.composite), "target": options.target.strip(),
-        "init": init, "on_blowup": options.on_blowup, "blowup": explainer.policy.threshold,
-        "labels": digest(labels) if labels else None,
+        "source": os.fspath(source), "model": manifest["model"]["sha256"],
+        "composite": manifest["composite"], "rules": manifest["rules"],
+        "arrays": array_digest(explainer.composite),
+        **{key: manifest[key] for key in ("target", "init", "on_blowup", "blowup")},
+        "labels": digest(target.names) if target.names else None,
         "preprocessing": asdict(options.preprocessing), "column": options.column, "id_column": options.id_column,
         "top_k": options.top_k, "zarr": options.zarr, "png": options.png, "part_rows": rows,
-        "dtype": str(explainer.dtype), "lrpfast": explainer.manifest["versions"]["lrpfast"],
+        "dtype": str(explainer.dtype), "lrpfast": manifest["versions"]["lrpfast"],
     }  # fmt: skip
-    said = {key: settings[key] for key in ("target", "init", "on_blowup", "blowup")}
-    streams = shared_out(explainer, target.ranks, len(found))
-    counted = explainer.policy.threshold if warns else math.inf
+    explaining = explaining.shared_out(len(found))
+    counted = explaining.policy.threshold if options.on_blowup == "warn" else math.inf
     return Job(
-        Explaining(explainer, target, options.init, streams),
-        found,
-        Dataset(
-            Place.at(out), Encoding(kept, explainer.dtype, shapes, counted), {**explainer.manifest, **said}
-        ),
-        rows,
-        BatchSize(options.batch_size, streams.most),
-        get_num_threads() if options.workers is None else options.workers,
-        options.zarr,
-        options.png,
-        settings,
-    )
+        explaining, found,
+        Dataset(Place.at(out), Encoding(kept, explainer.dtype, shapes, counted), manifest),
+        rows, BatchSize(options.batch_size, explaining.streams.most), options.workers or get_num_threads(),
+        _absolute(options.zarr), _absolute(options.png), settings,
+    )  # fmt: skip
+
+
+def _absolute(url: str | None) -> str | None:
+    """A path or URL that means the same wherever the process is."""
+    return None if url is None else str(Place.at(url))
 
 
 def _part_rows(kept: Kept, shapes: Shapes, dtype: np.dtype[Any], ranks: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from ..extras import need
 from .drift import Profile
 from .encoding import Encoded, Encoding
-from .places import EXTRA, Place
+from .places import EXTRA, Place, writing_into
 
 KEY = b"lrpfast"
 """Where the footer has the part's facts, as JSON."""
@@ -119,8 +119,9 @@ class OpenPart:
     def __init__(self, dataset: Dataset, number: int) -> None:
         parquet, _ = _packages()
         self._dataset = dataset
+        self._place = dataset.part(number)
         self._stack = contextlib.ExitStack()
-        file = self._stack.enter_context(dataset.part(number).writing())
+        file = self._stack.enter_context(self._place.writing())
         encoding = dataset.encoding
         self._writer = parquet.ParquetWriter(file, encoding.schema, **encoding.writing)
         self._waiting: list[Any] = []
@@ -131,7 +132,7 @@ class OpenPart:
         self._profile = Profile.empty(encoding.shapes)
 
     def add(self, rows: Encoded) -> None:
-        """Write rows, which follow those before."""
+        """Write rows, which follow those before; raises `OutputError`."""
         self._start = rows.start if self._start is None else self._start
         self._count += len(rows.ids)
         for name in rows.ids:
@@ -147,18 +148,20 @@ class OpenPart:
     def _write_group(self) -> None:
         _, arrow = _packages()
         if self._waiting:
-            self._writer.write_table(arrow.Table.from_batches(self._waiting))
+            with writing_into(self._place):
+                self._writer.write_table(arrow.Table.from_batches(self._waiting))
             self._waiting = []
 
     def close(self) -> None:
-        """Make the part appear."""
+        """Make the part appear; raises `OutputError`."""
         self._write_group()
         facts = Facts(
             self._start or 0, self._count, self._ids.hexdigest(), self._failed, self._worst, self._blowups,
             self._profile, self._dataset.manifest,
         )  # fmt: skip
         self._writer.add_key_value_metadata({KEY.decode(): facts.as_json()})
-        self._writer.close()
+        with writing_into(self._place):
+            self._writer.close()
         self._stack.close()
 
     def discard(self) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..image import SAVING, heatmap, render
 from ..ops.base import Array
 from .explaining import Row
 from .inputs import Shape, Shapes, by_name
-from .places import EXTRA, Place
+from .places import EXTRA, Place, writing_into
 from .settings import gone
 from .stores import is_store
 
@@ -35,19 +35,21 @@ class ZarrSink:
     """Zarr arrays, one for each input, (inputs, *shape), or (inputs, ranks, *shape) for ``topN``; NaN where an input
     failed."""
 
+    place: Place
     arrays: Sequence[Any]
     ranks: int
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write the rows of consecutive inputs."""
+        """Write the rows of consecutive inputs; raises `OutputError`."""
         first, last = rows[0].index, rows[-1].index
-        for place, array in enumerate(self.arrays):
+        for which, array in enumerate(self.arrays):
             shape = (last - first + 1, self.ranks, *array.shape[1 if self.ranks == 1 else 2 :])
             block = np.full(shape, np.nan, array.dtype)
             for row in rows:
                 if row.relevance is not None:
-                    block[row.index - first, row.rank] = row.relevance[place]
-            array[first : last + 1] = block[:, 0] if self.ranks == 1 else block
+                    block[row.index - first, row.rank] = row.relevance[which]
+            with writing_into(self.place):
+                array[first : last + 1] = block[:, 0] if self.ranks == 1 else block
 
 
 def open_zarr(
@@ -104,7 +106,7 @@ def open_zarr(
     for array, whole in zip(arrays, wholes.values(), strict=True):
         if array.shape[0] < inputs:
             array.resize(whole)
-    return ZarrSink(arrays, ranks)
+    return ZarrSink(Place.at(url), arrays, ranks)
 
 
 def _opened(
@@ -187,6 +189,13 @@ def check_drawable(shapes: Shapes) -> None:
         raise InputError(
             f"relevance of shape {shapes} cannot be drawn; expected (h, w), (c, h, w) or (h, w, c), c = 1 or 3"
         )
+
+
+class Sinks(NamedTuple):
+    """Those that are asked for."""
+
+    zarr: ZarrSink | None
+    pictures: PictureSink | None
 
 
 @cache

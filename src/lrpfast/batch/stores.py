@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..extras import need
 from ..feeds import Arrays
+from ..limits import limits_now
 from ..ops.base import Array
 from .decoding import Decoder
 from .inputs import Shape, by_name
@@ -24,6 +26,7 @@ class Stored:
     """The samples of a Zarr array."""
 
     name: str
+    place: Place
     array: Any
 
     def __len__(self) -> int:
@@ -36,10 +39,21 @@ class Stored:
         rows = self.array.chunks[0]
         while start < stop:
             end = min(stop, (start // rows + 1) * rows)  # a chunk is decoded once
-            block = self.array[start:end]
+            try:
+                block = self.array[start:end]
+            except Exception as error:  # of stores and of codecs
+                raise InputError(
+                    f"cannot read rows {start} to {end - 1} of {self.name!r}: {error}"
+                ) from error
             for name, sample in zip(self.ids(start, end), block, strict=True):
                 yield Item(name, lambda sample=sample: _as_is(sample))  # type: ignore[misc]
             start = end
+
+    def only(self, start: int, stop: int) -> Stored:
+        return self
+
+    def file(self) -> Place | None:
+        return next(_marks(self.place), None)
 
 
 def _as_is(sample: Array) -> Arrays:
@@ -48,7 +62,11 @@ def _as_is(sample: Array) -> Arrays:
 
 def is_store(place: Place) -> bool:
     """Whether it is a Zarr store."""
-    return any((place / mark).exists() for mark in MARKS)
+    return any(_marks(place))
+
+
+def _marks(place: Place) -> Iterator[Place]:
+    return (place / mark for mark in MARKS if (place / mark).exists())
 
 
 def open_store(url: str, name: str, decoder: Decoder) -> Source:
@@ -84,9 +102,15 @@ def open_store(url: str, name: str, decoder: Decoder) -> Source:
 
 
 def _stored(url: str, name: str, array: Any, shape: Shape) -> Stored:
+    """An array of plain numbers, whose chunks are small enough."""
+    codecs = {getattr(each, "codec_id", "") for each in (*(array.filters or ()), *(array.compressors or ()))}
+    if array.dtype.kind not in "biuf" or "pickle" in codecs:
+        raise InputError(f"{url!r} holds {array.dtype}, in chunks coded by {codecs}; expected plain numbers")
+    nbytes = math.prod(array.chunks) * array.dtype.itemsize
+    limits_now().check("arrays", nbytes, f"one chunk of {url!r}, of shape {array.chunks}", InputError)
     if array.shape[1:] != shape:
         raise InputError(
             f"{url!r} has shape {array.shape}; the network takes several samples as "
             f"(n, {', '.join(map(str, shape))})"
         )
-    return Stored(name, array)
+    return Stored(name, Place.at(url), array)

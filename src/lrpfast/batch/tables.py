@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, LrpfastError
 from ..extras import need
 from ..feeds import Arrays
 from ..ops.base import Array
@@ -79,11 +81,21 @@ class Table:
             identity, target = row_of.get(self.columns.id), row_of.get(self.columns.target)
             name = self._id(row, identity)
             inputs = {key: row_of[column] for key, column in self.inputs.items()}
-            yield Item(name, partial(self._all, inputs, name), None if target is None else target.as_py())
+            with _reading(f"the target of {name}"):
+                wanted_target = None if target is None else target.as_py()
+            yield Item(name, partial(self._all, inputs, name), wanted_target)
+
+    def only(self, start: int, stop: int) -> Table:
+        return self
+
+    def file(self) -> Place:
+        return self.place
 
     def _id(self, row: int, cell: Any) -> str:
-        known = cell is not None and cell.is_valid
-        return str(cell.as_py()) if known else f"{self.name}[{row}]"
+        if cell is not None and cell.is_valid:
+            with contextlib.suppress(UnicodeDecodeError):  # as if it had none
+                return str(cell.as_py())
+        return f"{self.name}[{row}]"
 
     def _cells(self, names: list[str], start: int, stop: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """The rows of a stretch: their numbers, and their cells as Arrow has them."""
@@ -94,7 +106,7 @@ class Table:
                 groups.append(group)
             row += rows
         first = sum(self.group_rows[: groups[0]]) if groups else 0
-        with self.place.open() as file:
+        with _reading(self.name), self.place.open() as file:
             reader = parquet.ParquetFile(file, buffer_size=BUFFER)
             row = first
             for some in reader.iter_batches(ROWS, row_groups=groups, columns=list(dict.fromkeys(names))):
@@ -107,31 +119,48 @@ class Table:
                     return
 
     def _all(self, cells: Mapping[str, Any], name: str) -> Arrays:
-        return tuple(self._decoded(cell, name, which) for which, cell in cells.items())
+        with _reading(name):
+            return tuple(self._decoded(cell, name, which) for which, cell in cells.items())
 
     def _decoded(self, cell: Any, name: str, which: str) -> Array:
         if not cell.is_valid:
-            raise InputError(f"{name}: its {self.inputs[which]!r} is null; expected an input")
-        if hasattr(cell, "to_numpy"):  # Arrow's own type of tensors, which knows their shape
-            return self.decoder.tensor(cell.to_numpy(), name, which)
-        cell = cell.value if hasattr(cell.type, "storage_type") else cell
-        kind = _kind(cell.type)
-        if kind == "struct":
-            given = cell.as_py()
-            if given.get("bytes") is not None:
-                return self.decoder.file(given["bytes"], given.get("path") or name, which)
-            if given.get("path") is None:
-                raise InputError(f"{name}: it has neither bytes nor a path")
-            return self._file(given["path"], which)
-        if kind == "bytes":
-            return self.decoder.file(cell.as_py(), name, which)
-        if kind == "path":
-            return self._file(cell.as_py(), which)
-        numbers = np.asarray(cell.as_py()) if kind == "number" else _numbers(cell)
-        return self.decoder.tensor(numbers, name, which)
+            raise is_null(name, self.inputs[which])
+        value = _value(cell)
+        if isinstance(value, np.ndarray):
+            return self.decoder.tensor(value, name, which)
+        return decoded(value, name, which, self.place.folder, self.decoder)
 
-    def _file(self, path: str, which: str) -> Array:
-        return self.decoder.file(resolved(self.place.folder, path).read(), path, which)
+
+def decoded(value: Any, name: str, which: str, folder: Place, decoder: Decoder) -> Array:
+    """One of the inputs, out of a file: its bytes, its path as seen from a folder, or both; raises `InputError`."""
+    if isinstance(value, dict):
+        data, path = value.get("bytes"), value.get("path")
+        if data is None and path is None:
+            raise InputError(f"{name}: it has neither bytes nor a path")
+        return (
+            decoded(path, name, which, folder, decoder)
+            if data is None
+            else decoder.file(data, path or name, which)
+        )
+    if isinstance(value, str):
+        return decoder.file(resolved(folder, value).read(), value, which)
+    return decoder.file(value, name, which)
+
+
+def is_null(name: str, column: str) -> InputError:
+    """There is no input."""
+    return InputError(f"{name}: its {column!r} is null; expected an input")
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """What is raised by damaged tables becomes an `InputError` that names the file or the row."""
+    try:
+        yield
+    except LrpfastError:
+        raise
+    except Exception as error:  # of Arrow and of Python, for texts that are none, sizes that do not fit, …
+        raise InputError(f"cannot read {name!r}, the table is damaged: {error}") from error
 
 
 def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> Table:
@@ -143,23 +172,38 @@ def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> T
         It is unreadable, or its columns are not as they should be.
     """
     parquet = need("pyarrow.parquet", EXTRA, "a Parquet file")
-    arrow = need("pyarrow", EXTRA, "a Parquet file")
-    try:
-        with place.open() as file:
-            reader = parquet.ParquetFile(file)
-            schema, about = reader.schema_arrow, reader.metadata
-            rows = tuple(about.row_group(i).num_rows for i in range(about.num_row_groups))
-    except (OSError, arrow.ArrowException) as error:
-        raise InputError(f"cannot read the table {str(place)!r}: {error}") from error
-    kinds = {field.name: _kind(field.type) for field in schema}
-    inputs, identity = _chosen(columns, kinds, name, decoder.shapes)
+    with _reading(str(place)), place.open() as file:
+        reader = parquet.ParquetFile(file)
+        schema, about = reader.schema_arrow, reader.metadata
+        rows = tuple(about.row_group(i).num_rows for i in range(about.num_row_groups))
+        if min(rows, default=0) < 0 or sum(rows) > sys.maxsize:
+            raise ValueError(f"its row groups have {rows} rows")
+        kinds = {field.name: _kind(field.type) for field in schema}
+    inputs, identity = chosen(columns, kinds, name, decoder.shapes)
     return Table(place, name, inputs, replace(columns, id=identity), decoder, rows)
 
 
-def _chosen(
+def chosen(
     columns: Columns, kinds: Mapping[str, str], name: str, shapes: Shapes
 ) -> tuple[Mapping[str, str], str | None]:
-    """The column of each input, and that of ids; raises `InputError` if one is missing or holds something else."""
+    """The column of each input, and that of ids.
+
+    Parameters
+    ----------
+    columns : Columns
+        Those that are asked for.
+    kinds : mapping of name to str
+        What each column holds: "struct", "bytes", "path", "tensor", "number", or "" for nothing that can be an input.
+    name : str
+        Of the table.
+    shapes : tuple of int, or mapping of name to tuple of int
+        Of the network's inputs.
+
+    Raises
+    ------
+    InputError
+        One is missing, or holds something else.
+    """
     identity = columns.id or ("id" if "id" in kinds else None)
     if isinstance(shapes, Mapping):
         inputs = _by_input(columns.input, shapes)
@@ -221,6 +265,17 @@ def _kind(kind: Any) -> str:
         nested, kind = True, kind.value_type
     number = types.is_integer(kind) or types.is_floating(kind)
     return ("tensor" if nested else "number") if number else ""
+
+
+def _value(cell: Any) -> Any:
+    """What a cell holds: numbers as an array, anything else as Python has it."""
+    if hasattr(cell, "to_numpy"):  # Arrow's own type of tensors, which knows their shape
+        return cell.to_numpy()
+    cell = cell.value if hasattr(cell.type, "storage_type") else cell
+    kind = _kind(cell.type)
+    if kind == "number":
+        return np.asarray(cell.as_py())
+    return _numbers(cell) if kind == "tensor" else cell.as_py()
 
 
 def _numbers(cell: Any) -> Array:

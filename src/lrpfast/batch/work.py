@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError, OutputError
@@ -15,11 +15,14 @@ from .parts import Dataset, Facts, digest
 from .pipeline import BatchSize, staged
 from .places import Place
 from .settings import enter
-from .sinks import PictureSink, open_zarr
-from .writing import Batch, Rows, Writer
+from .sinks import PictureSink, Sinks, open_zarr
+from .writing import Batch, Rows, Writer, Written
 
 Progress = Callable[[int, int, int], None]
 """Told after each batch: inputs done, all inputs, inputs that failed in this run."""
+
+Maker = Callable[["Job", Sequence[int]], Generator[Written, None, None]]
+"""Makes parts of a job."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,9 @@ class Job:
     png: str | None
     settings: Mapping[str, Any]
 
-    def work(self, parts: Sequence[int], progress: Progress | None = None) -> None:
+    def work(
+        self, parts: Sequence[int], progress: Progress | None = None, maker: Maker | None = None
+    ) -> None:
         """Explain and write these parts, in their order.
 
         Parameters
@@ -61,6 +66,8 @@ class Job:
             Those of `pending`, or some of them.
         progress : callable, optional
             Told (done, all, failed) before the first batch and after each.
+        maker : callable, optional
+            Makes the parts in the place of `make`; what is written besides the rows is there.
 
         Raises
         ------
@@ -72,17 +79,26 @@ class Job:
         tell = progress or (lambda *_: None)
         done, failed = len(self.source) - self.inputs(parts), 0
         tell(done, len(self.source), failed)
+        self.sinks(begun=done > 0)
+        for url in (self.zarr, self.png):
+            if url is not None:
+                Place.at(url).sweep()
+        with contextlib.closing((maker or Job.make)(self, parts)) as made:
+            for written in made:
+                done += written.inputs
+                failed += written.failed
+                tell(done, len(self.source), failed)
+
+    def make(self, parts: Sequence[int]) -> Generator[Written, None, None]:
+        """Explain and write these parts, batch by batch; what was begun is given up if the iterator is closed early."""
         streams = self.explaining.streams.count
         pool, compute, write = (ThreadPoolExecutor(n, "lrpfast-batch") for n in (self.workers, streams, 1))
-        writer = self._writer(pool, begun=done > 0)
+        writer = Writer(self.dataset, self.sinks(begun=True), pool)
         try:
             samples = staged(self.explaining.decoded, self._items(parts), pool, self._ahead)
             explained = self.batch_size.timed(self._explained)
             rows = staged(explained, self._batches(samples), compute, lambda: streams)
-            for written in staged(writer.write, rows, write, lambda: 2 * streams):
-                done += written.inputs
-                failed += written.failed
-                tell(done, len(self.source), failed)
+            yield from staged(writer.write, rows, write, lambda: 2 * streams)
         except BaseException:
             # Somebody waits for this to end, and a kernel may take longer: nobody waits for that.
             with contextlib.suppress(RuntimeError):
@@ -91,6 +107,19 @@ class Job:
         finally:
             for executor in (pool, compute, write):
                 executor.shutdown(wait=False, cancel_futures=True)
+
+    def only(self, parts: Sequence[int]) -> Job:
+        """So much of the job as parts that lie side by side need, to be sent to another process."""
+        stretch = range(self.stretch(parts[0]).start, self.stretch(parts[-1]).stop) if parts else range(0)
+        return replace(self, source=self.source.only(stretch.start, stretch.stop))
+
+    def here(self) -> Job:
+        """The job in the process that it was sent to: that has its own CPUs, and says so in what it writes."""
+        explaining = self.explaining.shared_out(len(self.source))
+        return replace(
+            self, explaining=explaining, dataset=replace(self.dataset, manifest=explaining.manifest),
+            batch_size=self.batch_size.within(explaining.streams.most),
+        )  # fmt: skip
 
     def pending(self) -> list[int]:
         """The parts that are not there, or that have fewer inputs than the source has by now.
@@ -121,11 +150,11 @@ class Job:
         Raises
         ------
         OutputError
-            A part is gone.
+            A part is gone, or not whole.
         """
         for number in range(self.parts):
             facts = self.dataset.facts(number)
-            if facts is None:
+            if facts is None or facts.count != len(self.stretch(number)):
                 raise OutputError(
                     f"{str(self.dataset.part(number))!r} is not there any more, or cannot be read; start the job again"
                 )
@@ -183,26 +212,29 @@ class Job:
         elsewhere = rows if self.zarr is not None or self.png is not None else ()
         return Rows(batch.part, batch.last, self.dataset.encoding.encoded(rows), elsewhere)
 
-    def _writer(self, pool: ThreadPoolExecutor, begun: bool) -> Writer:
-        """What writes, with the sinks that are asked for."""
+    def sinks(self, begun: bool) -> Sinks:
+        """What is asked for besides the rows, made or opened.
+
+        Parameters
+        ----------
+        begun : bool
+            Whether some of the job is done, so that they have to be there.
+
+        Raises
+        ------
+        OutputError
+            They cannot be written, belong to something else, or are gone.
+        """
         dataset, ranks = self.dataset, self.explaining.target.ranks
         encoding = dataset.encoding
         zarr = pictures = None
         if self.zarr is not None:
             about = {"settings": self.settings, "manifest": dataset.manifest}
             zarr = open_zarr(
-                self.zarr,
-                len(self.source),
-                ranks,
-                encoding.shapes,
-                encoding.dtype,
-                self.part_rows,
-                about,
-                begun,
-            )
+                self.zarr, len(self.source), ranks, encoding.shapes, encoding.dtype, self.part_rows, about, begun
+            )  # fmt: skip
         if self.png is not None:
             folder = Place.at(self.png)
             enter(folder, self.settings, dataset.manifest, begun)
-            folder.sweep()
             pictures = PictureSink(folder, ranks, encoding.shapes, dataset.manifest)
-        return Writer(dataset, zarr, pictures, pool)
+        return Sinks(zarr, pictures)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .encoding import Encoded
 from .explaining import Row, Sample
 from .parts import Dataset, OpenPart
-from .sinks import PictureSink, ZarrSink
+from .sinks import Sinks
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +66,14 @@ class Writer:
     Parameters
     ----------
     dataset : Dataset
-    zarr : ZarrSink or None
-    pictures : PictureSink or None
+    sinks : Sinks
     pool : Executor
         Draws.
     """
 
-    def __init__(
-        self, dataset: Dataset, zarr: ZarrSink | None, pictures: PictureSink | None, pool: Executor
-    ) -> None:
+    def __init__(self, dataset: Dataset, sinks: Sinks, pool: Executor) -> None:
         self._dataset = dataset
-        self._zarr = zarr
-        self._pictures = pictures
+        self._sinks = sinks
         self._pool = pool
         self._open: OpenPart | None = None
 
@@ -85,10 +81,10 @@ class Writer:
         """Write a batch; its part appears with the last, when all that belongs to it is written elsewhere."""
         if self._open is None:
             self._open = self._dataset.begin(rows.part)
-        if self._zarr is not None:
-            self._zarr.write(rows.elsewhere)
-        if self._pictures is not None:
-            self._pictures.write(rows.elsewhere, self._pool.map)
+        if self._sinks.zarr is not None:
+            self._sinks.zarr.write(rows.elsewhere)
+        if self._sinks.pictures is not None:
+            self._sinks.pictures.write(rows.elsewhere, self._pool.map)
         self._open.add(rows.encoded)
         if rows.last:
             self._open.close()

@@ -26,6 +26,7 @@ from ..errors import (
     NonFiniteError,
     OutputError,
 )
+from ..memory import MORE_MEMORY
 
 BLOWUP_CURES = (
     "-p sums=abs shares sums and average pooling by magnitude, which cannot blow up; a larger -p epsilon=... tames "
@@ -74,7 +75,11 @@ def translate(error: BaseException) -> Failure:
     if isinstance(error, LrpfastError):
         return _translate_ours(error)
     if isinstance(error, MemoryError):
-        return Failure("out of memory", REFUSED, "the network needs more for a single sample than there is")
+        return Failure(f"out of memory: {error}" if str(error) else "out of memory", REFUSED, MORE_MEMORY)
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return Failure(
+            "the system grants no more threads", REFUSED, "raise ulimit -u and -v, or say --threads 1"
+        )
     return Failure(
         f"{type(error).__name__}: {error}", REFUSED, "this is a bug in lrpfast; LRPFAST_DEBUG=1 shows where"
     )
