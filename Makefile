@@ -8,7 +8,9 @@ SOURCES = pyproject.toml CMakeLists.txt $(shell find csrc src -type f -not -name
 NETWORKS = vgg16 resnet50 mobilenet_v2 efficientnet_lite0 mlp
 PRESETS = epsilon_plus epsilon_plus_flat epsilon_alpha2_beta1 epsilon_gamma_box
 
-.PHONY: demo test quick lint bench sanitize sanitize-threads soak clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test quick lint bench fuzz sanitize sanitize-threads soak wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lrpfast demo -o demo.png
@@ -36,6 +38,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m pytest bench -m "not networks" --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=build/bench/kernels.json $(PYTEST_ARGS)
 
+# Files from strangers, made up for so long: see SECURITY.md. FUZZ_ARGS="--only model" fuzzes one of the properties.
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
 # The C++ under the sanitizers of GCC: addresses and undefined behaviour; data races. Any finding fails.
 sanitize: $(VENV)/.sanitizers
 	$(BIN)/python tests/sanitized.py sanitize $(PYTEST_ARGS)
@@ -46,6 +52,11 @@ sanitize-threads: $(VENV)/.sanitizers
 # Ten thousand explanations, ten minutes of many threads, and a large job: what grows, and what is left behind.
 soak: $(VENV)/.tools
 	$(BIN)/python bench/soak.py --update docs/reliability.md $(SOAK_ARGS)
+
+# Into dist/: the sdist, a wheel for each Python here and one without the C++ kernels, each tried without a compiler.
+# WHEEL_ARGS=--here leaves out the other Pythons.
+wheel: $(VENV)/.wheel
+	$(BIN)/python scripts/wheels.py $(WHEEL_ARGS)
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -66,6 +77,14 @@ $(VENV)/.sanitizers: $(VENV)/.installed
 
 $(VENV)/.bench: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+$(VENV)/.wheel: $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --group wheel
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group fuzz
 	touch $@
 
 clean:

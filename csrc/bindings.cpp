@@ -39,7 +39,9 @@ void bind(py::module_& module, Entry<Arguments> entry) {
 }  // namespace
 }  // namespace lrpfast
 
-PYBIND11_MODULE(_core, module) {
+// Nothing here needs the GIL: programs never change, and what calls share has a lock (threads.cpp, packing.hpp) or is
+// atomic.
+PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     using namespace lrpfast;
     module.doc() = "The kernels in C++; src/lrpfast/backends/numpy_.py defines them.";
     module.attr("LANES") = kLanesOfBlock;

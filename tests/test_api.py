@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -389,7 +390,7 @@ def test_a_relevance_that_overflows_names_its_node(backend: str) -> None:
 
 def test_errors_have_one_base() -> None:
     names = [name for name in lrpfast.__all__ if name.endswith("Error")]
-    assert len(names) == 12
+    assert len(names) == 13
     for name in names:
         assert issubclass(getattr(lrpfast, name), lrpfast.LrpfastError)
     for name, builtin in (
@@ -428,3 +429,22 @@ def test_explain_and_explainer_are_the_same() -> None:
     np.testing.assert_array_equal(one.relevance, two.relevance)
     assert one.manifest == two.manifest
     assert one.conservation == two.conservation
+
+
+def test_networks_and_explainers_are_handed_to_other_processes(backend: str) -> None:
+    composite = lrpfast.composite("epsilon_gamma_box", low=-9.0, high=9.0)
+    explainer = Explainer(cnn(), composite, backend=backend, dtype="float64", threads=1, record="Conv_0",
+                          max_memory="1GB", on_blowup="clip", blowup=3)  # fmt: skip
+    sent = pickle.loads(pickle.dumps(explainer))
+    one, other = explainer(IMAGES), sent(IMAGES)
+    np.testing.assert_array_equal(one.relevance, other.relevance)
+    np.testing.assert_array_equal(one.layers["Conv_0"], other.layers["Conv_0"])
+    assert one.manifest == other.manifest
+    assert (sent.threads, sent.max_memory, sent.policy) == (1, 10**9, explainer.policy)
+    network = pickle.loads(pickle.dumps(Network(mlp().graph, "named", labels="abc", notes=["cut"])))
+    assert (network.name, network.labels, network.notes) == ("named", ("a", "b", "c"), ("cut",))
+
+
+def test_a_network_that_knows_no_shape_is_not_handed_on() -> None:
+    with pytest.raises(ModelError, match="does not know the shape of its input yet"):
+        pickle.dumps(Sequential(Conv2d(np.ones((2, 1, 3, 3))), Flatten()))

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,26 @@ def test_the_number_of_threads_can_be_set() -> None:
             backends.set_num_threads(0)
     finally:
         backends.set_num_threads(before)
+
+
+def test_the_default_does_not_replace_what_another_thread_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = backends.get_num_threads()
+    with ThreadPoolExecutor(1) as pool:
+
+        def slow_default() -> int:
+            asked.append(pool.submit(backends.set_num_threads, 3))
+            wait(asked, timeout=0.1)
+            return 1
+
+        asked: list[Future[None]] = []
+        monkeypatch.setattr(backends, "_num_threads", None)
+        monkeypatch.setattr(backends, "default_num_threads", slow_default)
+        try:
+            backends.get_num_threads()
+            asked[0].result()
+            assert backends.get_num_threads() == 3
+        finally:
+            backends.set_num_threads(before)
 
 
 def test_the_environment_sets_the_number_of_threads() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import pickle
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,9 @@ from toy_networks import IMAGES, W1, X, cnn, linear, mlp
 
 import lrpfast
 from lrpfast.batch import run
+from lrpfast.batch.decoding import Decoder
+from lrpfast.batch.sources import open_source
+from lrpfast.batch.tables import Columns
 from lrpfast.errors import InputError, OutputError
 from lrpfast.ops import Add
 from lrpfast.preprocess import PREPROCESSINGS, prepare
@@ -447,7 +451,7 @@ def empty_list() -> str:
         (by_columns, "lies column by column"),
         (two_candidates, "say --column NAME"),
         (mixed, "tables and other files"),
-        (text, "cannot read the table"),
+        (text, "the table is damaged"),
         (empty_list, "holds no inputs"),
         (group_of_arrays, "a Zarr group of x; name one of its arrays"),
         (lambda: "nosuch://x", "cannot be opened"),
@@ -572,9 +576,43 @@ def test_an_array_that_ends_early_has_rows_as_far_as_it_goes() -> None:
     assert summary.failed == 2
     assert errors[:-2] == [None] * 35
     assert errors[-2:] == [
-        "x.npy[35]: the file ends early, with 12 of the sample's 16 bytes",
-        "x.npy[36]: the file ends early, with 0 of the sample's 16 bytes",
+        "x.npy[35]: x.npy ends early, with 12 of the sample's 16 bytes",
+        "x.npy[36]: x.npy ends early, with 0 of the sample's 16 bytes",
     ]
+
+
+# --- being sent elsewhere ---
+
+
+@pytest.mark.parametrize("kind", ["pictures", "npy", "npz", "parquet", "zarr"])
+def test_stretches_of_a_source_can_be_sent_elsewhere(kind: str) -> None:
+    """What is sent has the same items in the same places, and little else."""
+    x, shape = LINES, (4,)
+    if kind == "pictures":
+        save_pictures(Path("p"))
+        url, shape = "p", (3, 11, 9)
+    elif kind == "npy":
+        np.save(url := "x.npy", x)
+    elif kind == "npz":
+        np.savez(url := "x.npz", a=x[:5], b=x[5:6], c=x[6:])
+    elif kind == "parquet":
+        Path("t").mkdir()
+        for i in range(0, 37, 5):
+            write_table(Path(f"t/{i:02}.parquet"), {"id": [str(k) for k in range(len(x[i : i + 5]))],
+                                                    "x": x[i : i + 5].tolist()})  # fmt: skip
+        url = "t"
+    else:
+        zarr.save_array(url := "x.zarr", x)
+    source = open_source(url, Decoder(shape, PREPROCESSINGS["imagenet"]), Columns())
+    whole = [(item.id, item.read()) for item in source.items(0, len(source))]
+    for start, stop in ((0, 3), (3, 6), (2, 7), (4, 7), (0, len(source))):
+        sent = pickle.loads(pickle.dumps(source.only(start, stop)))
+        assert len(sent) == len(source) == len(whole)
+        found = [(item.id, item.read()) for item in sent.items(start, stop)]
+        assert list(sent.ids(start, stop)) == [name for name, _ in found]
+        np.testing.assert_equal(found, whole[start:stop])
+    assert len(pickle.dumps(source.only(0, 0))) < 4000
+    assert source.file().exists()
 
 
 # --- going on ---
@@ -594,10 +632,11 @@ def stop_at(inputs: int) -> Callable[[int, int, int], None]:
 
 @pytest.mark.parametrize("zarr_url", [None, "r.zarr"])
 def test_a_stopped_job_goes_on(zarr_url: str | None) -> None:
-    np.save("x.npy", LINES)
+    lines = np.tile(LINES, (3, 1))
+    np.save("x.npy", lines)
     options: dict[str, Any] = {"part_rows": 5, "batch_size": 2, "zarr": zarr_url}
     resumed = []
-    for stop in (7, 21, 30):
+    for stop in (7, 41, 80):
         with pytest.raises(Stopped):
             run(LINEAR, "x.npy", "out", progress=stop_at(stop), **options)
         assert not list(Path("out").glob(".*.part"))
@@ -606,12 +645,12 @@ def test_a_stopped_job_goes_on(zarr_url: str | None) -> None:
     summary = run(LINEAR, "x.npy", "out", **options)
     after = {part.name: part.stat().st_mtime_ns for part in parts_of(Path("out"))}
     assert resumed == sorted(resumed)
-    assert summary.resumed == resumed[-1] >= 30 - 5
+    assert summary.resumed == resumed[-1] >= 80 - 5
     assert before.items() <= after.items()
     rows = rows_of("out")
-    assert [row["index"] for row in rows] == list(range(37))
+    assert [row["index"] for row in rows] == list(range(111))
     found = zarr.open_array(zarr_url, mode="r")[:] if zarr_url else relevance_of(rows, (4,))
-    np.testing.assert_allclose(found, one_by_one(LINEAR, LINES), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, np.tile(one_by_one(LINEAR, LINES), (3, 1)), rtol=1e-5, atol=1e-6)
 
 
 def test_a_damaged_part_is_made_again() -> None:
@@ -765,7 +804,7 @@ def test_memory_does_not_grow_with_the_number_of_inputs() -> None:
     peak(20)  # what is imported and compiled only once
     few, many = peak(200), peak(2000)
     assert 4 * size * 1800 > 7e6  # what more inputs there are
-    assert many - few < 1e6
+    assert many - few < 3e6  # what Arrow holds at the moment is more at one time than at another
 
 
 def test_batches_fit_into_the_memory() -> None:

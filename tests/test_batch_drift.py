@@ -20,21 +20,20 @@ RNG = np.random.default_rng(8)
 @pytest.mark.parametrize("shape", [(5,), (300,), (3, 50), (3, 20, 11), (2, 3, 9, 5), (1, 1, 1)])
 def test_regions_cut_an_array_without_gaps(shape: tuple[int, ...]) -> None:
     r = RNG.normal(size=shape)
-    names, shares = Regions(shape).names(), Regions(shape).shares(r)
-    assert shares is not None
-    assert len(names) == len(shares) <= 512
+    names, sums = Regions(shape).names(), Regions(shape).sums([r])
+    assert len(names) == len(sums) <= 512
     seen = np.zeros(shape, int)
-    for name, share in zip(names, shares, strict=True):
+    for name, found in zip(names, sums, strict=True):
         region = tuple(slice(*map(int, part.split(":"))) for part in name[1:-1].split(", "))
         seen[region] += 1
-        assert share == pytest.approx(np.abs(r[region]).sum() / np.abs(r).sum(), rel=1e-12)
+        assert found == pytest.approx(np.abs(r[region]).sum(), rel=1e-12)
     assert (seen == 1).all()
 
 
 def profile(samples: np.ndarray) -> Profile:
     found = Profile.empty(samples.shape[1:])
     for sample in samples:
-        found = found.with_sample(sample)
+        found = found.with_sums(Regions(sample.shape).sums([sample]))
     return found
 
 
@@ -113,7 +112,8 @@ def test_jobs_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert report["manifest"]["composite"] == "gradient_x_input"
     regions = Regions((3, 11, 9))
     relevance = network_relevance(network, IMAGES)
-    expected = np.mean([regions.shares(r) for r in relevance], axis=0)
+    sums = np.stack([regions.sums([r]) for r in relevance])
+    expected = np.mean(sums / sums.sum(axis=1, keepdims=True), axis=0)
     np.testing.assert_allclose(first.profile.mean, expected, rtol=1e-4)
 
 

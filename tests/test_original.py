@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -106,6 +108,26 @@ def test_threads_read_it_once(path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         graphs = list(pool.map(lambda _: network.graph, range(16)))
     assert all(graph is graphs[0] for graph in graphs)
+
+
+def test_the_hash_may_be_asked_for_while_it_begins_to_be_computed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that is about to start cannot be joined yet."""
+    network = lrpfast.load(path)
+    expected = digest(network.graph)
+    with ThreadPoolExecutor(1) as pool:
+
+        class Slow(threading.Thread):
+            def start(self) -> None:
+                asked.append(pool.submit(lambda: network.hash))
+                wait(asked, timeout=0.1)
+                super().start()
+
+        asked: list[Future[str]] = []
+        monkeypatch.setattr("lrpfast.original.threading", SimpleNamespace(Thread=Slow))
+        network.original.hash_aside()
+        assert asked[0].result() == network.hash == expected
 
 
 def test_a_file_that_has_changed_is_refused(path: Path) -> None:

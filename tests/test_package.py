@@ -29,6 +29,8 @@ HEAVY = (
     "pyarrow",
     "fsspec",
     "zarr",
+    "ray",
+    "pandas",
     "torch",
     "scipy",
     "hypothesis",
@@ -43,7 +45,7 @@ def modules_after(code: str) -> set[str]:
     return set(json.loads(result.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["lrpfast", "lrpfast.batch"])
+@pytest.mark.parametrize("module", ["lrpfast", "lrpfast.batch", "lrpfast.batch.cluster", "lrpfast.ray"])
 def test_import_loads_nothing_heavy(module: str) -> None:
     assert modules_after(f"import {module}") & set(HEAVY) == set()
 

@@ -89,7 +89,9 @@ class TestReadImage:
     def test_refuses_more_pixels_than_the_limit(self, tmp_path):
         gradient(20, 10).save(tmp_path / "a.png")
         assert read_image(tmp_path / "a.png", max_pixels=200).size == (20, 10)
-        with pytest.raises(InputError, match="20 x 10 pixels are more than the limit of 199"):
+        with pytest.raises(
+            InputError, match=r"20 x 10 pixels: 200, more than the limit of 199; .*pixels=200"
+        ):
             read_image(tmp_path / "a.png", max_pixels=199)
 
 
@@ -315,10 +317,10 @@ class TestFromJson:
         with pytest.raises(InputError, match=r"missing\.json.*No such file"):
             Preprocessing.from_json(tmp_path / "missing.json")
         (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(InputError, match="codec can't decode"):
+        with pytest.raises(InputError, match="not UTF-8"):
             Preprocessing.from_json(tmp_path / "binary.json")
         (tmp_path / "deep.json").write_text("[" * 100_000)
-        with pytest.raises(InputError, match="recursion"):
+        with pytest.raises(InputError, match="nested too deeply"):
             Preprocessing.from_json(tmp_path / "deep.json")
 
 
@@ -339,7 +341,7 @@ class TestReadArrays:
         np.save(tmp_path / "objects.npy", np.array([{"a": 1}], object), allow_pickle=True)
         np.savez(tmp_path / "objects.npz", a=np.array([print], object))
         for name in ("objects.npy", "objects.npz"):
-            with pytest.raises(InputError, match="allow_pickle=False"):
+            with pytest.raises(InputError, match="Python objects, which are never loaded"):
                 read_arrays(tmp_path / name)
 
     def test_refuses_bad_files(self, tmp_path):

@@ -187,7 +187,8 @@ void gemm_vjp_block(const Gemm<T>& args, const T* src, Size n0, Size n1, Size k0
 template <class T>
 void gemm_vjp(const Gemm<T>& args) {
     const T* src = parted(args.src, args.src_part, args.n * args.m);
-    const Size wanted = at_most(at_most(8192, kVjpSums / at_least(1, args.n)), blocks_of(args.k, usable_threads()));
+    const Size fitting = at_least(1, kVjpSums / at_least(1, args.n));  // of many samples a task takes some at a time
+    const Size wanted = at_most(at_most(8192, fitting), blocks_of(args.k, usable_threads()));
     const Size columns = blocks_of(wanted, kVjpSlot) * kVjpSlot, blocks = blocks_of(args.k, columns);
     const Finisher<T> finisher(args.end);
     const SlotSums<T> slots(finisher, args.n, blocks_of(args.k, kVjpSlot));

@@ -12,7 +12,7 @@ import typing as _typing
 from ._version import __version__
 
 if _typing.TYPE_CHECKING:
-    from . import batch, draw, image, layers, preprocess, taylor, text, tokens
+    from . import batch, draw, image, layers, preprocess, ray, taylor, text, tokens
     from .api import Explainer, compare, explain, load, propagate
     from .backends import get_num_threads, set_num_threads
     from .composites import COMPOSITES, Composite, Selector, composite
@@ -20,6 +20,7 @@ if _typing.TYPE_CHECKING:
         BackendError,
         BlowUpError,
         BlowUpWarning,
+        ClusterError,
         CompositeError,
         InputError,
         LrpfastError,
@@ -35,6 +36,7 @@ if _typing.TYPE_CHECKING:
     from .frameworks import from_keras, from_sklearn, from_torch
     from .layers import *
     from .ledger import ConservationRow
+    from .limits import Limits
     from .network import Network
     from .ops import OPERATORS
     from .parts import Part, Share, Stabilizer, Term
@@ -83,6 +85,7 @@ __all__ = [
     "BlowUpError",
     "BlowUpWarning",
     "Builder",
+    "ClusterError",
     "Composite",
     "CompositeError",
     "Concat",
@@ -111,6 +114,7 @@ __all__ = [
     "InputError",
     "LNRule",
     "LeakyReLU",
+    "Limits",
     "LogSoftmax",
     "LrpfastError",
     "MaxPool1d",
@@ -171,13 +175,14 @@ __all__ = [
     "load",
     "preprocess",
     "propagate",
+    "ray",
     "set_num_threads",
     "taylor",
     "text",
     "tokens",
 ]  # fmt: skip
 
-_MODULES = ("batch", "draw", "image", "layers", "preprocess", "taylor", "text", "tokens")
+_MODULES = ("batch", "draw", "image", "layers", "preprocess", "ray", "taylor", "text", "tokens")
 _HOMES = (
     "api",
     "rules",
@@ -187,6 +192,7 @@ _HOMES = (
     "explanation",
     "network",
     "ledger",
+    "limits",
     "ops",
     "backends",
     "frameworks",

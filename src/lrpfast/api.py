@@ -19,6 +19,7 @@ from .explanation import Explanation
 from .feeds import Arrays, as_array, as_finite, check_feed
 from .graph import Fact, Graph, Node
 from .ledger import BLOWUP
+from .limits import Limits
 from .lower import lower
 from .memory import memory_limit
 from .network import Network, real_dtype, thread_count
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
     from .onnx_inputs import InputShape
 
 
-def load(source: Any, input_shape: InputShape | None = None, *, output: str | None = None) -> Network:
+def load(
+    source: Any,
+    input_shape: InputShape | None = None,
+    *,
+    output: str | None = None,
+    limits: Limits | None = None,
+) -> Network:
     """Read a network from an ONNX model.
 
     Parameters
@@ -45,6 +52,8 @@ def load(source: Any, input_shape: InputShape | None = None, *, output: str | No
     output : str, optional
         Which output to explain: the name of one of the model's, or of any array that it computes. Needed
         where the model has several; labels that are made of the others do not count.
+    limits : lrpfast.Limits, optional
+        What the model may ask for at most. Default: the environment's ``LRPFAST_LIMITS``, or `Limits()`.
 
     Returns
     -------
@@ -59,18 +68,18 @@ def load(source: Any, input_shape: InputShape | None = None, *, output: str | No
     FileNotFoundError
         There is no such file.
     ModelError
-        It is not an ONNX model, is damaged, or holds NaN; or it is not said which output is meant.
+        It is not an ONNX model, is damaged, holds NaN, or exceeds a limit; or it is not said which output is meant.
     UnsupportedOperatorError
         It uses operators that are not among `lrpfast.OPERATORS`; all of them are listed.
     """
     from .onnx_io import load_graph, load_model
 
     if not isinstance(source, (str, os.PathLike)):
-        loaded = load_model(source, input_shape, output)
+        loaded = load_model(source, input_shape, output, limits=limits)
         return Network(loaded.graph, labels=loaded.labels, notes=loaded.notes)
     path = os.path.abspath(os.fsdecode(source))  # the process may go to another folder
-    loaded = load_model(path, input_shape, output)
-    read = partial(load_graph, path, input_shape, output)
+    loaded = load_model(path, input_shape, output, limits=limits)
+    read = partial(load_graph, path, input_shape, output, limits)
     name = os.path.basename(os.fsdecode(source))
     return Network(loaded.graph, name, read, labels=loaded.labels, notes=loaded.notes)
 
@@ -146,6 +155,13 @@ class Explainer:
         self._made: dict[tuple[tuple[Fact, ...], bool], Prepared] = {}
         if network.is_bound:
             self._prepared(network).plan.pieces(1, self.max_memory)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {
+            "threads": self.threads, "backend": self.backend.name, "dtype": self.dtype, "record": self.record,
+            "max_memory": self.max_memory, "on_blowup": self.policy.on_blowup, "blowup": self.policy.threshold,
+        }  # fmt: skip
+        return partial(Explainer, **options), (self.network, self.composite)
 
     def __repr__(self) -> str:
         return f"<Explainer of {self.network!r} by {self.composite.name} on {self.backend.name}>"

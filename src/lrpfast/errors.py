@@ -73,5 +73,9 @@ class MissingPackageError(LrpfastError, ImportError):
     """A package that an optional feature needs is not installed; the message names the extra that brings it."""
 
 
+class ClusterError(LrpfastError, RuntimeError):
+    """A cluster cannot be reached, or not do what it is asked for."""
+
+
 class OutputError(LrpfastError, OSError):
     """A result cannot be written where it was asked to go."""

@@ -14,8 +14,9 @@ import numpy as np
 
 from .blowup import check_threshold
 from .errors import InputError
-from .files import whole_file
+from .files import json_value, whole_file
 from .ledger import BLOWUP, ConservationRow, SampleLedger
+from .npy import read_arrays
 from .ops.base import Array
 
 if TYPE_CHECKING:
@@ -361,18 +362,20 @@ class Explanation:
             The file is not a saved explanation.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                meta = json.loads(str(file["meta"]))
-                named = {name: file[f"relevance_{i}"] for i, name in enumerate(meta.get("inputs", []))}
-                return cls(
-                    relevance=named or file["relevance"],
-                    output=file["output"],
-                    probabilities=file.get("probabilities"),
-                    target=file["target"],
-                    layers={name: file[f"layer_{i}"] for i, name in enumerate(meta["layers"])},
-                    conservation=Conservation([ConservationRow(**row) for row in meta["conservation"]]),
-                    manifest=meta["manifest"],
-                )
+            with open(path, "rb") as file:
+                arrays = read_arrays(file, os.fspath(path))
+            meta = json_value(str(arrays.pop("meta")))
+            _check_saved(arrays, meta)
+            named = {name: arrays[f"relevance_{i}"] for i, name in enumerate(meta.get("inputs", []))}
+            return cls(
+                relevance=named or arrays["relevance"],
+                output=arrays["output"],
+                probabilities=arrays.get("probabilities"),
+                target=arrays["target"],
+                layers={name: arrays[f"layer_{i}"] for i, name in enumerate(meta["layers"])},
+                conservation=Conservation([ConservationRow(**row) for row in meta["conservation"]]),
+                manifest=meta["manifest"],
+            )
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -380,3 +383,18 @@ class Explanation:
                 f"{os.fspath(path)!r} is not a saved explanation ({error}); expected an .npz file that "
                 "Explanation.save wrote"
             ) from error
+
+
+def _check_saved(arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless arrays and ledger of a file are what `Explanation.save` writes."""
+    count = arrays["output"].shape[:1]
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or not count or array.shape[:1] != count:
+            raise ValueError(f"its array {name!r} has dtype {array.dtype} and shape {array.shape}")
+    if not isinstance(meta["manifest"], dict):
+        raise ValueError("its manifest is no mapping")
+    for row in meta["conservation"]:
+        for name, value in row.items():
+            kinds = {"node": str, "rule": str, "explained": bool}.get(name, (int, float))
+            if not isinstance(value, kinds):
+                raise ValueError(f"the ledger has {value!r} as {name}")

@@ -6,7 +6,7 @@ Inside, inputs are tuples of arrays in the graph's order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .ops.base import Array
 
 Arrays = tuple[Array, ...]
 Facts = Mapping[str, Fact]
+Value = TypeVar("Value")
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -78,11 +79,11 @@ def check_feed(network: str, facts: Facts, given: Any, dtype: np.dtype[Any]) -> 
     return arrays
 
 
-def like_given(facts: Facts, arrays: Arrays) -> Array | Mapping[str, Array]:
-    """Arrays in the form in which inputs are given: one array, or a mapping of name to array."""
-    if len(arrays) == 1:
-        return arrays[0]
-    return dict(zip(facts, arrays, strict=True))
+def like_given(facts: Facts, values: tuple[Value, ...]) -> Value | Mapping[str, Value]:
+    """Arrays, or what else each input has, in the form in which inputs are given: one, or a mapping by name."""
+    if len(values) == 1:
+        return values[0]
+    return dict(zip(facts, values, strict=True))
 
 
 def _named(network: str, facts: Facts, given: Any) -> Mapping[str, Any]:

@@ -1,13 +1,57 @@
-"""Writing files whole or not at all."""
+"""Reading texts within limits; writing files whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
-from .errors import OutputError
+from .errors import InputError, OutputError
+from .limits import limits_now
+
+
+def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:
+    """All of a file that holds a text; messages call it `what`.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is larger than the limit `text`.
+    """
+    limits, path = limits_now(), os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limits.text + 1)
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read the {what} {path!r}: {reason}") from error
+    limits.check("text", len(data), f"cannot read the {what} {path!r}: at least", InputError)
+    return data
+
+
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """As `read_bytes`, decoded; raises `InputError` too if it is not UTF-8."""
+    try:
+        return read_bytes(path, what).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read the {what} {os.fspath(path)!r}: it is not UTF-8 text") from error
+
+
+def json_value(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """What a JSON text says; raises `ValueError` if it is none, or nested too deeply.
+
+    Parameters
+    ----------
+    text : str
+    pairs : callable, optional
+        Makes objects of their pairs.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=pairs)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 @contextlib.contextmanager

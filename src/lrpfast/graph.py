@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
 
@@ -113,6 +113,9 @@ class Graph:
         if self.output not in facts:
             raise ModelError(f"the graph's output {self.output!r} is written by no node")
         object.__setattr__(self, "facts", MappingProxyType(facts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Graph, (dict(self.inputs), self.nodes, self.output)
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

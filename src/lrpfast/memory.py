@@ -60,7 +60,8 @@ def in_words(nbytes: int) -> str:
     """Bytes as people read them, and exactly: ``1.5 MiB (1572864 bytes)``."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if nbytes >= size:
-            return f"{nbytes / size:.1f} {unit} ({nbytes} bytes)"
+            whole, tenths = divmod((10 * nbytes + size // 2) // size, 10)  # of what no float may hold, too
+            return f"{whole}.{tenths} {unit} ({nbytes} bytes)"
     return "1 byte" if nbytes == 1 else f"{nbytes} bytes"
 
 

@@ -25,7 +25,7 @@ class Network:
     """An immutable network with one output, and one input or several.
 
     Made by `lrpfast.load`, `lrpfast.Sequential` or `lrpfast.Builder`. Batch axis first; a network
-    that was exported for a fixed batch size takes any.
+    that was exported for a fixed batch size takes any. Pickled, it takes its weights along.
 
     Parameters
     ----------
@@ -71,6 +71,9 @@ class Network:
         self._bound: dict[tuple[int, ...], Network] = {}
         self._canonized: dict[np.dtype[Any], Canonized] = {}
         self._plans: dict[tuple[str, np.dtype[Any]], tuple[Plan, Canonized]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Network, (self.graph, self.name, None, self.labels, self.notes)  # its file may not be there
 
     @property
     def original(self) -> Original:

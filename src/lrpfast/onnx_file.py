@@ -12,15 +12,18 @@ import math
 import mmap
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelError, OutOfMemoryError
+from .limits import Limits, limits_now
 from .memory import MORE_MEMORY, in_words, reserve
-from .onnx_wire import SELF, Buffer, Malformed, Truncated, without_big_tensors
+from .onnx_wire import SELF, Buffer, Malformed, Oversized, Truncated, without_big_tensors
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -40,9 +43,12 @@ class ModelFile:
     Parameters
     ----------
     source : path, bytes or onnx.ModelProto
+    limits : Limits, optional
+        Default: the environment's.
 
     Attributes
     ----------
+    limits : Limits
     label : str
         What the model is called in error messages.
     model : onnx.ModelProto
@@ -53,12 +59,14 @@ class ModelFile:
     FileNotFoundError
         There is no such file.
     ModelError
-        It is not an ONNX model, or damaged.
+        It is not an ONNX model, or damaged, or more than the limits allow.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, limits: Limits | None = None) -> None:
         from onnx import ModelProto
 
+        self.limits = limits_now() if limits is None else limits
+        self._weights = 0
         self._stack = ExitStack()
         self._folder: str | None = None
         self._data: BinaryIO = io.BytesIO()
@@ -119,7 +127,11 @@ class ModelFile:
         if not begin:
             raise ModelError(f"{self.label} is empty; export or download it again")
         try:
-            model: ModelProto = ModelProto.FromString(without_big_tensors(data))
+            model: ModelProto = ModelProto.FromString(without_big_tensors(data, self.limits.structure))
+        except Oversized:
+            what = f"the bytes of {self.label}, too few of which are data of big tensors"
+            self.limits.check("structure", len(data), what)
+            raise
         except Truncated as error:
             raise ModelError(
                 f"{self.label} is truncated, or not an ONNX model: {error}; export or download it again"
@@ -129,6 +141,14 @@ class ModelFile:
         if not model.HasField("graph") or not model.opset_import:
             raise ModelError(f"{self.label} is not an ONNX model: it has no graph or no operator set")
         return model
+
+    def admit(self, tensors: Iterable[TensorProto]) -> None:
+        """Count the bytes of tensors that are yet to be read; raise `ModelError` if all so far are above the limit."""
+        from onnx import TensorProto
+
+        external = TensorProto.EXTERNAL
+        self._weights += sum(_nbytes(tensor) for tensor in tensors if tensor.data_location == external)
+        self.limits.check("weights", self._weights, "its tensors take")
 
     def tensor(self, tensor: TensorProto) -> NDArray[Any]:
         """The value of one of the model's tensors, as a read-only array.
@@ -152,10 +172,19 @@ class ModelFile:
             if location == SELF:
                 array = _read(tensor, self._data, offset, length)
             else:
-                with open(self._external_path(tensor.name, location), "rb") as file:
-                    array = _read(tensor, file, offset, length)
+                array = self._external(tensor, location, offset, length)
         array.flags.writeable = False
         return array
+
+    def _external(self, tensor: TensorProto, location: str, offset: int, length: int) -> NDArray[Any]:
+        path = self._external_path(tensor.name, location)
+        try:
+            with open(path, "rb") as file:
+                return _read(tensor, file, offset, length)
+        except OSError as error:
+            raise ModelError(
+                f"tensor {tensor.name!r} cannot be read from {path!r}: {error.strerror}"
+            ) from None
 
     def _external_path(self, name: str, location: str) -> str:
         """The file that an external tensor names, which must lie in the model's own folder."""
@@ -186,7 +215,7 @@ class ModelFile:
 
 def _read(tensor: TensorProto, file: BinaryIO, offset: int, length: int) -> NDArray[Any]:
     """The array whose `length` bytes (all that follow, if negative) begin at `offset` of `file`."""
-    from onnx import TensorProto, helper
+    from onnx import TensorProto
 
     size = file.seek(0, os.SEEK_END)
     length = size - offset if length < 0 else length
@@ -195,23 +224,42 @@ def _read(tensor: TensorProto, file: BinaryIO, offset: int, length: int) -> NDAr
             f"tensor {tensor.name!r} lies at bytes {offset} to {offset + length} of a file of {size} bytes; "
             "the file is truncated or belongs to another model"
         )
+    shape, dtype = tuple(tensor.dims), _dtype(tensor.data_type)
+    if dtype is None:
+        raise ModelError(f"tensor {tensor.name!r} has the unknown data type {tensor.data_type}")
+    plain = dtype.kind in "fiubc" or dtype.name == "bfloat16"  # not numbers of less than a byte, and the like
+    expected = math.prod(shape) * dtype.itemsize
+    if any(n < 0 for n in shape) or length > expected or (plain and length != expected):
+        raise ModelError(f"tensor {tensor.name!r} of shape {shape} and type {dtype} has {length} bytes")
     data = reserve(length, f"tensor {tensor.name!r}", MORE_MEMORY)
     file.seek(offset)
     file.readinto(data)  # type: ignore[attr-defined]
-    shape = tuple(tensor.dims)
-    try:
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    except KeyError:
-        raise ModelError(f"tensor {tensor.name!r} has the unknown data type {tensor.data_type}") from None
-    if dtype.kind not in "fiubc" and dtype.name != "bfloat16":  # numbers of less than a byte, and the like
+    if not plain:
         raw = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=shape, raw_data=data.tobytes())
         return _converted(raw)
-    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != length:
-        raise ModelError(f"tensor {tensor.name!r} of shape {shape} and type {dtype} has {length} bytes")
     array = data.view(dtype)
     if sys.byteorder == "big":
         array.byteswap(inplace=True)
     return array.reshape(shape)
+
+
+@lru_cache(64)
+def _dtype(data_type: int) -> np.dtype[Any] | None:
+    """The type of a tensor's numbers by ONNX's number for it; None if there is no such type."""
+    from onnx import helper
+
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(data_type))
+    except KeyError:
+        return None
+
+
+def _nbytes(tensor: TensorProto) -> int:
+    """Bytes that the numbers take which a tensor declares."""
+    dtype = _dtype(tensor.data_type)
+    if len(tensor.dims) > 64:
+        raise ModelError(f"tensor {tensor.name!r} has {len(tensor.dims)} axes, more than any array")
+    return 0 if dtype is None else math.prod(max(0, n) for n in tensor.dims) * dtype.itemsize
 
 
 def _converted(tensor: TensorProto) -> NDArray[Any]:

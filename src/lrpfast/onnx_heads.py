@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ModelError
+from .onnx_attributes import attributes_of
 from .ops.reading import Constant
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 MONOTONE = (*PASSING, "LogSoftmax", "Normalizer", "Sigmoid", "Softmax")
 """Operators behind which scores are in the same order."""
+
+LONGEST = 64
+"""So many nodes may lie between scores and a label, one behind the other."""
 
 Labels = tuple[str, ...]
 
@@ -119,7 +123,7 @@ class _Ends:
     def head(self, name: str) -> Head | None:
         """How `name` is made of scores; None if it is no label."""
         labels: Labels | None = None
-        for _ in self.producers:  # no more steps than that, even if a damaged model goes in circles
+        for _ in range(LONGEST):  # a damaged model may go in circles
             node = self.producers.get(name)
             if node is None:
                 return None
@@ -145,7 +149,7 @@ class _Ends:
         tells = {
             "ArgMax": True, "Binarizer": True, "ZipMap": True,
             "Greater": second in self.tensors, "GreaterOrEqual": second in self.tensors,
-            "TopK": _attributes(node).get("largest", 1),
+            "TopK": attributes_of(node).get("largest", 1),
         }  # fmt: skip
         return first if tells.get(node.op_type) else None
 
@@ -156,7 +160,7 @@ class _Ends:
 
     def through(self, name: str, kinds: Sequence[str]) -> str:
         """The array that `name` is made of by operators of some kinds."""
-        for _ in self.producers:
+        for _ in range(LONGEST):
             node = self.producers.get(name)
             if node is None or node.op_type not in kinds:
                 break
@@ -181,14 +185,14 @@ def _inputs(node: NodeProto) -> tuple[str, str]:
 
 def _class_labels(node: NodeProto) -> Labels | None:
     """The labels that a node itself has for its scores."""
-    given = _attributes(node)
+    given = attributes_of(node)
     names = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
     return next((_texts(given[name]) for name in names if given.get(name)), None)
 
 
 def _encoded(node: NodeProto) -> Labels | None:
     """The labels that a LabelEncoder has for 0, 1, …."""
-    given = _attributes(node)
+    given = attributes_of(node)
     if "classes_strings" in given:
         return _texts(given["classes_strings"])
     values = given.get("values_strings", given.get("values_int64s", ()))
@@ -202,9 +206,3 @@ def _encoded(node: NodeProto) -> Labels | None:
 
 def _texts(items: Iterable[Any]) -> Labels:
     return tuple(item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items)
-
-
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    from onnx.helper import get_attribute_value
-
-    return {attribute.name: get_attribute_value(attribute) for attribute in node.attribute}

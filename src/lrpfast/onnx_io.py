@@ -11,13 +11,16 @@ import numpy as np
 from . import onnx_old
 from .errors import ModelError, UnsupportedOperatorError
 from .graph import Fact, Graph, Node, infer, prune
+from .limits import Budget, Limits
 from .memory import MORE_MEMORY, accounted
+from .onnx_attributes import attributes_of, known_attributes
 from .onnx_branches import branch_of, graphs, reads
 from .onnx_file import ModelFile
-from .onnx_fold import fold, shape_of, size_of
+from .onnx_fold import Folding, shape_of, size_of
 from .onnx_heads import choose
 from .onnx_indices import with_plain_indices
 from .onnx_inputs import InputShape, declared_inputs
+from .onnx_size import check_graph, without_functions
 from .ops import FOLDED, READERS, Op
 from .ops.reading import REFUSED, Applied, Constant, OnnxNode, Reading, Unsupported, Varying
 
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 OLDEST_OPSET = 6
+
+MOST_AXES = 32
+"""Of an array, batch included, as in NumPy 1."""
 
 ML = "ai.onnx.ml"
 """The domain of ONNX's operators of classical machine learning."""
@@ -52,13 +58,23 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...]
 
 
-def load_graph(source: Any, input_shape: InputShape | None = None, output: str | None = None) -> Graph:
+def load_graph(
+    source: Any,
+    input_shape: InputShape | None = None,
+    output: str | None = None,
+    limits: Limits | None = None,
+) -> Graph:
     """The graph that `load_model` reads."""
-    return load_model(source, input_shape, output).graph
+    return load_model(source, input_shape, output, limits=limits).graph
 
 
 def load_model(
-    source: Any, input_shape: InputShape | None = None, output: str | None = None, *, label: str | None = None
+    source: Any,
+    input_shape: InputShape | None = None,
+    output: str | None = None,
+    *,
+    label: str | None = None,
+    limits: Limits | None = None,
 ) -> Loaded:
     """Read an ONNX model.
 
@@ -77,20 +93,22 @@ def load_model(
         the scores that it is made of.
     label : str, optional
         What errors call the model.
+    limits : Limits, optional
+        What the model may ask for at most. Default: the environment's.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ModelError
-        It is not an ONNX model, is damaged, holds NaN, has several outputs of which none is named, or leaves
-        the shape of an input open.
+        It is not an ONNX model, is damaged, holds NaN, exceeds a limit, has several outputs of which none is
+        named, or leaves the shape of an input open.
     UnsupportedOperatorError
         It uses operators, or forms of them, that lrpfast does not have; all of them are listed.
     OutOfMemoryError
         Its weights take more memory than the system grants.
     """
-    with ModelFile(source) as file, accounted(f"loading {label or file.label}", MORE_MEMORY):
+    with ModelFile(source, limits) as file, accounted(f"loading {label or file.label}", MORE_MEMORY):
         file.label = label or file.label
         try:
             return _Loader(file, input_shape, output).load()
@@ -105,9 +123,16 @@ class _Loader:
 
     def __init__(self, file: ModelFile, input_shape: InputShape | None, output: str | None) -> None:
         self.file = file
-        self.model = _without_functions(file.model)
+        self.limits = file.limits
+        self.model = without_functions(file.model, file.limits)
         graph = self.model.graph
+        check_graph(graph, file.limits)
+        file.admit(graph.initializer)
+        self.visited = 0
+        self.elements = 0
         self.opset = _opset(self.model)
+        self.budget = Budget(file.limits)
+        self.folding = Folding(self.opset, self.budget)
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
         if graph.sparse_initializer:
             raise ModelError("it has sparse initializers; save it with dense ones")
@@ -118,16 +143,18 @@ class _Loader:
         )
 
         # What is known of arrays: each name is in one of these (or in `tensors`).
-        self.facts = dict(self.inputs)
+        self.facts: dict[str, Fact] = {}
+        for name, fact in self.inputs.items():
+            self.learn(name, fact)
         self.constants: dict[str, Constant | Varying] = {}
         self.unknown: dict[str, bool] = {}  # what depends on an offender; True if it is a constant
         self.alive: weakref.WeakValueDictionary[str, Constant] = weakref.WeakValueDictionary()
 
         self.nodes: list[Node] = []
         self.offenders: list[str] = []
-        self.node_names: set[str] = set()
-        self.array_names = {name for node in graph.node for name in (*node.input, *node.output)}
-        self.array_names |= {*self.inputs, *self.tensors}
+        self.node_names = Names()
+        self.array_names = Names(name for node in graph.node for name in (*node.input, *node.output))
+        self.array_names.update((*self.inputs, *self.tensors))
 
     def load(self) -> Loaded:
         """The graph, and what its end is."""
@@ -155,6 +182,8 @@ class _Loader:
     def visit_all(self, nodes: Iterable[tuple[int, NodeProto]]) -> None:
         """Visit nodes, which come with their places in the model; note those that stand in the way."""
         for index, node in nodes:
+            self.visited += 1
+            self.limits.check("nodes", self.visited, "it has nodes, those of branches included")
             name = node.name or f"{node.op_type}_{index}"
             try:
                 self.visit(node, name)
@@ -178,7 +207,8 @@ class _Loader:
         operands = tuple(self.operand(input) for input in node.input)
         if self.opset < onnx_old.SINCE:
             node, operands = onnx_old.modernized(node, operands)
-        attributes = _attributes(node)
+        known = known_attributes(kind, self.opset) if kind == node.op_type else None
+        attributes = attributes_of(node, known)
         if any(isinstance(operand, Fact) for operand in operands) and node.op_type not in ("Shape", "Size"):
             if kind not in READERS:
                 raise Unsupported(REFUSED.get(kind, "lrpfast has no such operator"))
@@ -202,7 +232,7 @@ class _Loader:
                 )
             view = OnnxNode(
                 node.op_type, name, tuple(node.input), tuple(node.output), attributes, self.opset,
-                operands, self.batch, index,
+                operands, self.batch, index, self.budget,
             )  # fmt: skip
             title = name if len(wanted) == 1 else f"{name}/{index}"
             self.add(title, _tree(reader.read(view), operands), tuple(node.input), node.output[index])
@@ -224,11 +254,20 @@ class _Loader:
             inputs[i] if isinstance(i, int) else self.append(i, name, alone, inputs, None, made)
             for i in branch.inputs
         )
-        title = _fresh(name if alone else f"{name}/{type(branch.op).__name__}", self.node_names)
-        target = made[id(branch)] = output or _fresh(title, self.array_names)
-        self.facts[target] = infer(branch.op, *(self.facts[each] for each in names))
+        title = self.node_names.fresh(name if alone else f"{name}/{type(branch.op).__name__}")
+        target = made[id(branch)] = output or self.array_names.fresh(title)
+        self.learn(target, infer(branch.op, *(self.facts[each] for each in names)))
         self.nodes.append(Node(title, branch.op, names, target))
         return target
+
+    def learn(self, name: str, fact: Fact) -> None:
+        """Note what is known of an array."""
+        if len(fact.shape) >= MOST_AXES:
+            raise ModelError(f"{name!r} has {1 + len(fact.shape)} axes; expected at most {MOST_AXES}")
+        self.facts[name] = fact
+        self.elements += fact.size
+        what = f"elements of the arrays up to {name!r} of shape {fact.shape}, for one sample"
+        self.limits.check("elements", self.elements, what)
 
     def take_branch(self, node: NodeProto, name: str) -> None:
         """Visit, in place of an If whose condition is constant, the nodes of its branch."""
@@ -241,7 +280,8 @@ class _Loader:
             raise Unsupported("which branch of the If is taken depends on the batch size")
         if condition is None or isinstance(condition, Fact):
             raise Unsupported("which branch of the If is taken depends on the input")
-        branch = branch_of(node, bool(condition.all()), _fresh(name, self.array_names))
+        branch = branch_of(node, bool(condition.all()), self.array_names.fresh(name))
+        self.file.admit(branch.tensors.values())
         self.tensors.update(branch.tensors)
         needed = _needed(branch.nodes, [output for output in node.output if output in self.used])
         self.used.update(name for _, inner in needed for name in reads(inner))
@@ -257,7 +297,7 @@ class _Loader:
         if node.op_type == "Constant":
             return [self.stated(attributes)]
         constants = [None if isinstance(operand, Fact) else operand for operand in operands]
-        return fold(node, constants, self.opset)
+        return self.folding.fold(node, constants)
 
     def stated(self, attributes: dict[str, Any]) -> Constant:
         """The value of a Constant node."""
@@ -265,6 +305,7 @@ class _Loader:
 
         for name, value in attributes.items():
             if name == "value" and isinstance(value, TensorProto):
+                self.file.admit([value])
                 return self.file.tensor(value)
             if name in ("value_int", "value_ints") and value is not None:
                 return np.array(value, np.int64)
@@ -315,15 +356,6 @@ class _Loader:
 # --- the model's declarations ---
 
 
-def _without_functions(model: ModelProto) -> ModelProto:
-    """The model with calls of its own functions replaced by their bodies."""
-    if not model.functions:
-        return model
-    from onnx import inliner
-
-    return inliner.inline_local_functions(model)
-
-
 def _kind(node: NodeProto) -> str:
     """The operator by which a node's reader is known: its type; behind its domain, where that is not ONNX's own."""
     if node.domain in ("", "ai.onnx"):
@@ -371,22 +403,19 @@ def _needed(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[tuple[in
     return kept[::-1]
 
 
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    """A node's attributes as Python values; strings decoded."""
-    from onnx.helper import get_attribute_value
+class Names(set[str]):
+    """Names that are taken."""
 
-    attributes = {}
-    for attribute in node.attribute:
-        value = get_attribute_value(attribute)
-        attributes[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return attributes
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        super().__init__(names)
+        self._numbers: dict[str, int] = {}
 
-
-def _fresh(name: str, taken: set[str]) -> str:
-    """`name`, or with a number if it is taken; now taken."""
-    unique, number = name, 1
-    while unique in taken:
-        number += 1
-        unique = f"{name}_{number}"
-    taken.add(unique)
-    return unique
+    def fresh(self, name: str) -> str:
+        """`name`, or with a number if it is taken; now taken."""
+        unique, number = name, self._numbers.get(name, 1)
+        while unique in self:
+            number += 1
+            unique = f"{name}_{number}"
+        self._numbers[name] = number
+        self.add(unique)
+        return unique

@@ -7,29 +7,30 @@ black and white under the same arithmetic, which is what the ZBox rule asks for.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import zipfile
-import zlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import npy
 from .errors import InputError
+from .files import json_value, read_text
+from .limits import limits_now
 
 if TYPE_CHECKING:
     from PIL import Image
 
 PathLike = str | os.PathLike[str]
 
-MAX_PIXELS = 80_000_000
-"""Pictures with more pixels are refused unless a higher limit is asked for."""
+FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What pictures may be, by Pillow's names. It knows others that are rarer, and some that run programs (EPS)."""
 
 CHOICES: Mapping[str, tuple[str | None, ...]] = MappingProxyType(
     {
@@ -106,9 +107,10 @@ class Preprocessing:
         InputError
             The file cannot be read, is not a JSON object, or has unknown keys or invalid values.
         """
+        text = read_text(path, "preprocessing")
         try:
-            described = json.loads(Path(path).read_text("utf-8"), object_pairs_hook=_unique_keys)
-        except (OSError, ValueError, RecursionError) as error:
+            described = json_value(text, _unique_keys)
+        except ValueError as error:
             raise InputError(f"cannot read the preprocessing {str(path)!r}: {_cause(error)}") from error
         if not isinstance(described, dict):
             raise InputError(
@@ -171,7 +173,7 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = MappingProxyType(
 
 
 def read_image(
-    path: PathLike | BinaryIO, max_pixels: int = MAX_PIXELS, name: str | None = None
+    path: PathLike | BinaryIO, max_pixels: int | None = None, name: str | None = None
 ) -> Image.Image:
     """Read a picture as RGB: turned upright by its EXIF tag, transparency laid over white.
 
@@ -180,7 +182,8 @@ def read_image(
     Parameters
     ----------
     path : path or binary file
-    max_pixels : int
+    max_pixels : int, optional
+        Default: the limit `pixels` of the environment (`lrpfast.Limits`).
     name : str, optional
         What messages call the picture. Default: its path.
 
@@ -189,18 +192,37 @@ def read_image(
     InputError
         The file cannot be read or decoded, has 32-bit pixels, or has more than `max_pixels` pixels.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
+    limits = limits_now() if max_pixels is None else replace(limits_now(), pixels=max_pixels)
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_formats()) as picture:
             width, height = picture.size
-            if width * height > max_pixels:
-                raise InputError(
-                    f"{width} x {height} pixels are more than the limit of {max_pixels}; make it smaller"
-                )
+            limits.check("pixels", width * height, f"{width} x {height} pixels", InputError)
             return _to_rgb(ImageOps.exif_transpose(picture))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels = int(
+            re.findall(r"\d+", str(error))[0]
+        )  # Pillow has a limit of its own, and looks before we do
+        limits.check("pixels", pixels, f"cannot read the image {name or str(path)!r}: pixels", InputError)
+        raise InputError(
+            f"cannot read the image {name or str(path)!r}: {pixels} pixels are more than Pillow's own limit; "
+            "PIL.Image.MAX_IMAGE_PIXELS sets it"
+        ) from error
     except Exception as error:  # decoders fail on damaged files in every way there is
-        raise InputError(f"cannot read the image {name or str(path)!r}: {_cause(error)}") from error
+        # Pillow would say where in memory the file is, and so something else each time.
+        unknown = isinstance(error, UnidentifiedImageError)
+        why = "cannot identify its format" if unknown else _cause(error)
+        raise InputError(f"cannot read the image {name or str(path)!r}: {why}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow can read."""
+    from PIL import Image, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  they register themselves
+
+    Image.preinit()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def prepare(
@@ -257,6 +279,11 @@ def bounds(
     return _normalize(black, form, preprocessing), _normalize(black + 255, form, preprocessing)
 
 
+def is_picture(shape: tuple[int, ...]) -> bool:
+    """Whether samples of this shape are pictures: the first or the last axis holds 1 or 3 channels."""
+    return len(shape) == 3 and (shape[0] in (1, 3)) != (shape[2] in (1, 3))
+
+
 def read_arrays(path: PathLike | BinaryIO, name: str | None = None) -> dict[str, NDArray[Any]]:
     """Read the arrays of a `.npy` or `.npz` file; pickled objects are never loaded.
 
@@ -274,20 +301,11 @@ def read_arrays(path: PathLike | BinaryIO, name: str | None = None) -> dict[str,
     Raises
     ------
     InputError
-        The file is missing, damaged or of another format, or an array in it is empty or does not hold
-        real numbers.
+        The file is missing, damaged, of another format or above the limit, or an array in it is empty or does not
+        hold real numbers.
     """
     name = name or str(path)
-    try:
-        with open(path, "rb") if isinstance(path, (str, os.PathLike)) else path as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                arrays = {Path(name).stem: loaded}
-            else:
-                with loaded:
-                    arrays = {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"cannot read arrays from {name!r}: {_cause(error)}") from error
+    arrays = npy.read_arrays(path, name)
     if not arrays:
         raise InputError(f"{name!r} holds no arrays")
     problems = [
@@ -370,7 +388,7 @@ def _whole_size(image: tuple[int, int], target: tuple[int, int], crop_ratio: flo
     tight = 0 if target[0] * image[1] >= target[1] * image[0] else 1  # the axis with less to spare
     short = round(target[tight] / crop_ratio)
     long = max(target[1 - tight], short * image[1 - tight] // image[tight])
-    if short * long > MAX_PIXELS:
+    if short * long > limits_now().pixels:
         raise InputError(
             f"a picture of {image[0]} x {image[1]} pixels is too thin to be cropped to "
             f'{target[0]} x {target[1]}; cut it first, or use resize "fit" or "stretch"'
@@ -379,13 +397,20 @@ def _whole_size(image: tuple[int, int], target: tuple[int, int], crop_ratio: flo
 
 
 def _normalize(pixels: NDArray[np.uint8], form: _Form, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """(h, w, c) pixels in RGB → the network's numbers, order of channels and layout."""
+    """(h, w, c) pixels in RGB → the network's numbers, order of channels and layout.
+
+    The formula is computed for the 256 values that a pixel can have, and looked up for each.
+    """
     if preprocessing.channels == "BGR":
         pixels = pixels[..., ::-1]
-    values = (pixels * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
-    if form.layout == "nchw":
-        values = values.transpose(2, 0, 1)
-    return np.ascontiguousarray(values, np.float32)
+    levels = np.arange(256)[:, None] * preprocessing.scale - np.array(preprocessing.mean)
+    table = np.broadcast_to(levels / np.array(preprocessing.std), (256, form.channels)).astype(np.float32)
+    shape = (form.channels, form.height, form.width)
+    values = np.empty(shape if form.layout == "nchw" else (*shape[1:], shape[0]), np.float32)
+    for channel in range(form.channels):
+        where = channel if form.layout == "nchw" else (..., channel)
+        values[where] = table[:, channel][pixels[..., channel]]
+    return values
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -17,40 +17,47 @@ from .ops.activation import Sigmoid
 from .ops.base import Array
 
 
+@dataclass(frozen=True)
+class Largest:
+    """A target: of each sample the largest output, or the one that so many are larger than."""
+
+    rank: int = 0
+
+    def __str__(self) -> str:
+        return f"the output of rank {self.rank}"
+
+
 @dataclass(frozen=True, eq=False)
 class Question:
     """A target and an initial relevance that fit a batch; made by `ask`.
 
     Attributes
     ----------
-    indices : array of int (n,), or None
-        The output that each sample's relevance comes from.
-    weights : array, shape of the output, or None
-        Weights of all outputs. With neither, the question is about the largest output of each sample.
+    target : Largest, array of int (n,), or array of weights, shape of the output
+        The output that each sample's relevance comes from, or the weights of all.
     init : {"logit", "one", "probability"} or array, shape of the output
         What the weights are multiplied by.
     """
 
-    indices: NDArray[np.int64] | None
-    weights: Array | None
+    target: Largest | NDArray[np.int64] | Array
     init: str | Array
 
     def some(self, piece: slice) -> Question:
         """The question about some of the samples."""
-        indices = None if self.indices is None else self.indices[piece]
-        weights = None if self.weights is None else self.weights[piece]
-        return Question(indices, weights, self.init if isinstance(self.init, str) else self.init[piece])
+        target = self.target if isinstance(self.target, Largest) else self.target[piece]
+        return Question(target, self.init if isinstance(self.init, str) else self.init[piece])
 
     def initial(self, output: Array, probabilities: Array | None) -> tuple[NDArray[Any], Array]:
         """The target as it is reported, and the initial relevance."""
-        target: NDArray[Any]
-        if self.weights is not None:
-            target = weights = self.weights
-        else:
+        target: NDArray[Any] | Largest = self.target
+        if isinstance(target, Largest):
             flat = output.reshape(len(output), -1)
-            target = flat.argmax(axis=1) if self.indices is None else self.indices
+            order = np.argsort(-flat, axis=1, kind="stable") if target.rank else flat.argmax(axis=1)[:, None]
+            target = order[:, target.rank]
+        weights = target
+        if weights.dtype.kind == "i":
             weights = np.zeros(output.shape, output.dtype)
-            weights.reshape(flat.shape)[np.arange(len(flat)), target] = 1
+            weights.reshape(len(output), -1)[np.arange(len(output)), target] = 1
         return target, weights * self._size(output, probabilities)
 
     def _size(self, output: Array, probabilities: Array | None) -> Array:
@@ -72,22 +79,21 @@ def ask(
     InputError
         `target` or `init` does not fit them.
     """
-    indices, weights = _target(target, n, shape, dtype)
-    return Question(indices, weights, _init(init, n, shape, head))
+    return Question(_target(target, n, shape, dtype), _init(init, n, shape, head))
 
 
 def _target(
     target: Any, n: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> tuple[NDArray[np.int64] | None, Array | None]:
+) -> Largest | NDArray[np.int64] | Array:
     size = math.prod(shape)
     is_vector = size == max(shape, default=1)
-    if target is None:
+    if target is None or isinstance(target, Largest):
         if not is_vector:
             raise InputError(
                 f"the output has shape {(n, *shape)}, so there is no largest class; give target= as an array of "
                 "output weights (ones where you want to know why)"
             )
-        return None, None
+        return target or Largest()
     given = as_array("target", target)
     is_index = given.dtype.kind in "iu" and given.ndim <= 1
     if is_index and is_vector and given.shape in ((), (n,)):
@@ -95,11 +101,11 @@ def _target(
         wrong = indices[(indices < -size) | (indices >= size)]
         if len(wrong):
             raise InputError(f"target is {int(wrong[0])}; the network has {size} outputs, 0 to {size - 1}")
-        return indices % size, None
+        return indices % size
     if not is_index and given.shape in (shape, (n, *shape)):
         if not np.isfinite(given).all():
             raise InputError("target holds NaN or infinity; expected finite output weights")
-        return None, np.broadcast_to(given.astype(dtype), (n, *shape))
+        return np.broadcast_to(given.astype(dtype), (n, *shape))
     raise InputError(
         f"target is {described(target)}; expected None, an index below {size}, one index for each of the {n} "
         f"samples, or output weights, as floats, of shape {shape} or {(n, *shape)}"
@@ -135,5 +141,7 @@ def described(value: Any) -> Any:
     """A target or an initial relevance, for manifests and messages."""
     if value is None or isinstance(value, (str, int, float)):
         return value
+    if isinstance(value, Largest):
+        return str(value)
     array = np.asarray(value)
     return array.tolist() if array.size <= 16 else f"array of shape {array.shape}"

@@ -6,12 +6,12 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from .colors import Heat
 from .errors import InputError
+from .files import read_text
 
 __all__ = ["Table", "read_table"]
 
@@ -84,15 +84,14 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
 def _lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
     """The lines that hold something, each with its number, as cells."""
+    text = read_text(path, "table")
     try:
-        text = Path(path).read_text("utf-8-sig")
         first = next((line for line in text.splitlines() if line.strip()), "")
         delimiter = max(DELIMITERS, key=first.count)
         reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
         lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read the table {os.fspath(path)!r}: {reason}") from error
+    except csv.Error as error:
+        raise InputError(f"cannot read the table {os.fspath(path)!r}: {error}") from error
     if not lines:
         raise InputError(f"the table {os.fspath(path)!r} is empty")
     return lines

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 from .extras import need
+from .files import json_value, read_text
 from .pieces import PADDING, SPECIAL, Tokenized
 
 __all__ = ["BytesTokenizer", "LibraryTokenizer", "Tokenized", "Tokenizer", "VocabularyTokenizer", "read"]
@@ -198,7 +198,10 @@ class LibraryTokenizer(Tokenizer):
 
     def encode(self, text: str | bytes, max_length: int | None = None) -> Tokenized:
         text = _decoded(text)
-        found = self._tokenizer.encode(text)
+        try:
+            found = self._tokenizer.encode(text)
+        except Exception as error:  # the library raises nothing more special
+            raise InputError(f"the tokenizer cannot cut the text: {error}") from error
         whole = len(found.ids)
         if max_length is not None and whole > max_length:
             special = self._tokenizer.num_special_tokens_to_add(False)
@@ -237,11 +240,7 @@ def read(source: str | os.PathLike[str]) -> Tokenizer:
     if source == "bytes":
         return BytesTokenizer()
     path = os.fspath(source)
-    try:
-        text = Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"cannot read the tokens {path!r}: {reason}") from error
+    text = read_text(path, "tokens")
     if path.lower().endswith(".json"):
         return _of_json(path, text)
     numbers = _numbered(path, text)
@@ -252,7 +251,7 @@ def read(source: str | os.PathLike[str]) -> Tokenizer:
 
 def _of_json(path: str, text: str) -> Tokenizer:
     try:
-        described = json.loads(text)
+        described = json_value(text)
     except ValueError as error:
         raise InputError(f"cannot read the tokens {path!r}: no JSON: {error}") from error
     if isinstance(described, dict) and described and all(type(n) is int for n in described.values()):

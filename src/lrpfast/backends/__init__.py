@@ -29,7 +29,7 @@ _CURES = {
 
 _num_threads: int | None = None
 _ready: dict[str, ModuleType] = {}  # the backends that have been asked for and can run
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def available() -> dict[str, str]:
@@ -104,9 +104,10 @@ def get_num_threads() -> int:
     cgroup's quota, whichever is smaller.
     """
     global _num_threads
-    if _num_threads is None:
-        _num_threads = default_num_threads()
-    return _num_threads
+    with _lock:
+        if _num_threads is None:
+            _num_threads = default_num_threads()
+        return _num_threads
 
 
 def set_num_threads(n: int) -> None:

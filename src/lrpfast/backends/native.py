@@ -51,6 +51,8 @@ name = "native"
 def set_target(which: str) -> None:
     """Run the kernels that were compiled for the SIMD target `which`, one of `targets()`.
 
+    Plans keep the target that they were made for, so it must not change while another thread makes one.
+
     Raises
     ------
     BackendError

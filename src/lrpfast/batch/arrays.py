@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, cast
@@ -13,8 +13,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from ..errors import InputError
-from ..ops.base import Array
-from .items import Chain, Item, Source
+from ..feeds import Arrays
+from ..npy import member_names, read_header, reading
+from .decoding import Decoder
+from .inputs import Shape, by_name
+from .items import Chain, Item, Source, Together
 from .places import Place
 
 Open = Callable[[], "contextlib.AbstractContextManager[BinaryIO]"]
@@ -27,7 +30,11 @@ class Rows:
     Attributes
     ----------
     name : str
-        What their ids begin with.
+        What it is called.
+    label : str
+        What the ids of its samples begin with.
+    place : Place
+        The file.
     open : callable
         Opens the array's bytes, header included.
     dtype : dtype
@@ -41,6 +48,8 @@ class Rows:
     """
 
     name: str
+    label: str
+    place: Place
     open: Open
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -53,44 +62,59 @@ class Rows:
 
     def ids(self, start: int, stop: int) -> Iterator[str]:
         for row in range(start, stop):
-            yield self.name if self.single else f"{self.name}[{row}]"
+            yield self.label if self.single else f"{self.label}[{row}]"
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
         size = self.dtype.itemsize * math.prod(self.shape)
-        with self.open() as file:
+        with reading(self.name), self.open() as file:
             file.seek(self.offset + start * size)
             for name in self.ids(start, stop):
                 yield Item(name, partial(self._decoded, file.read(size), name, size))
 
-    def _decoded(self, data: bytes, name: str, size: int) -> Array:
+    def only(self, start: int, stop: int) -> Rows:
+        return self
+
+    def file(self) -> Place:
+        return self.place
+
+    def _decoded(self, data: bytes, name: str, size: int) -> Arrays:
         if len(data) != size:
-            raise InputError(f"{name}: the file ends early, with {len(data)} of the sample's {size} bytes")
-        return np.frombuffer(data, self.dtype).reshape(self.shape)
+            raise InputError(f"{name}: {self.name} ends early, with {len(data)} of the sample's {size} bytes")
+        return (np.frombuffer(data, self.dtype).reshape(self.shape),)
 
 
-def open_arrays(place: Place, name: str, shape: tuple[int, ...]) -> Source:
-    """The samples of all arrays in a file that fit a network.
+def open_arrays(place: Place, name: str, decoder: Decoder) -> tuple[Source, bool]:
+    """The samples in a file: of all arrays that fit, or of the arrays that are called like the network's inputs.
 
     Parameters
     ----------
     place : Place
     name : str
         What ids begin with.
-    shape : tuple of int
-        Of one sample.
+    decoder : Decoder
+        Knows the inputs' shapes.
+
+    Returns
+    -------
+    source : Source
+    single : bool
+        Whether it is a single sample, without a batch axis.
 
     Raises
     ------
     InputError
-        The file is unreadable, or no array in it fits.
+        The file is unreadable, or no array in it fits; or there is not one for each of several inputs.
     """
+    if isinstance(decoder.shapes, Mapping):
+        return _by_input(place, name, decoder)
+    (shape,) = by_name(decoder.shapes).values()
     if place.path.lower().endswith(".npy"):
         found = {name: cast(Open, place.open)}
     else:
         found = {f"{name}:{key}": partial(_member, place, f"{key}.npy") for key in _members(place)}
     rows, others = [], []
     for title, opener in found.items():
-        one, described = _described(title, opener, shape)
+        one, described = _described(title, title, place, opener, shape)
         if one is None:
             others.append(described)
         else:
@@ -100,40 +124,49 @@ def open_arrays(place: Place, name: str, shape: tuple[int, ...]) -> Source:
             f"{name!r} holds {', '.join(others) or 'no arrays'}; the network takes samples of shape {shape}, or "
             f"several of them as (n, {', '.join(map(str, shape))})"
         )
-    return rows[0] if len(rows) == 1 else Chain(rows)
+    return (rows[0], rows[0].single) if len(rows) == 1 else (Chain(rows), False)
 
 
-def _described(name: str, opener: Open, shape: tuple[int, ...]) -> tuple[Rows | None, str]:
-    """The samples of an array, None if it does not fit; and what it is in words."""
-    try:
-        with opener() as file:
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            found, by_columns, dtype = read(file)
-            offset = file.tell()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+def _by_input(place: Place, name: str, decoder: Decoder) -> tuple[Source, bool]:
+    """The samples of several inputs, whose arrays lie side by side."""
+    shapes = by_name(decoder.shapes)
+    there = [] if place.path.lower().endswith(".npy") else _members(place)
+    rows, found = {}, []
+    for key in there:
+        described = f"{name}:{key}"
+        if key in shapes:
+            opener = partial(_member, place, f"{key}.npy")
+            one, described = _described(described, name, place, opener, shapes[key])
+            rows.update({key: one} if one is not None else {})
+        found.append(described)
+    if len(rows) < len(shapes) or len({(len(one), one.single) for one in rows.values()}) != 1:
         raise InputError(
-            f"cannot read arrays from {name!r}: {error}; expected an .npy or .npz file"
-        ) from error
-    described = f"{name} {found} of {dtype}"
-    single = found == shape
-    if dtype.kind not in "biuf" or not (single or found[1:] == shape) or 0 in found:
+            f"{name!r} holds {', '.join(found) or 'no arrays with names'}; {decoder.wanted}, with as many samples "
+            "along the first axis"
+        )
+    in_order = [rows[key] for key in shapes]
+    return Together(in_order), in_order[0].single
+
+
+def _described(name: str, label: str, place: Place, opener: Open, shape: Shape) -> tuple[Rows | None, str]:
+    """The samples of an array, None if it does not fit; and what it is in words."""
+    with reading(name), opener() as file:
+        found = read_header(file)
+    described = f"{name} {found.shape} of {found.dtype}"
+    single = found.shape == shape
+    fits = single or found.shape[1:] == shape
+    if found.dtype.kind not in "biuf" or not fits or 0 in found.shape:
         return None, described
-    if by_columns:
+    if found.by_columns:
         raise InputError(f"{name!r} lies column by column; save it as np.ascontiguousarray(array)")
-    return Rows(name, opener, dtype, shape, 1 if single else found[0], offset, single), described
+    count = 1 if single else found.shape[0]
+    return Rows(name, label, place, opener, found.dtype, shape, count, found.offset, single), described
 
 
 def _members(place: Place) -> list[str]:
     """The names of the arrays in an `.npz` file."""
-    try:
-        with place.open() as file, zipfile.ZipFile(file) as archive:
-            return [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read arrays from {str(place)!r}: {error}; expected an .npz file") from error
+    with reading(str(place)), place.open() as file, zipfile.ZipFile(file) as archive:
+        return member_names(archive)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """How the relevance of a job is spread over its inputs, and how that moved since another job.
 
-An input's array is cut into m regions (`Regions`). With a_j the sum of |R| over region j, a sample has the shares
+An input's array (or each of several) is cut into regions (`Regions`), m in all. With a_j the sum of |R| over region
+j, a sample has the shares
 
     p_j = a_j / Σ_i a_i,            which add up to 1,
 
@@ -26,8 +27,9 @@ The statistic sees where relevance lies, not its sign or its size, and takes sam
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -36,6 +38,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..ops.base import Array
+from .inputs import Shapes, as_json, by_name, from_json
 
 _PIECES = {1: 256, 2: 16, 3: 8}
 """Into how many stretches an axis is cut at most, by the number of axes; 4 if there are more."""
@@ -43,40 +46,56 @@ _PIECES = {1: 256, 2: 16, 3: 8}
 
 @dataclass(frozen=True)
 class Regions:
-    """The parts of an array: each axis is cut into stretches as equal as can be.
+    """The parts of the inputs: each axis is cut into stretches as equal as can be.
 
     Attributes
     ----------
-    shape : tuple of int
+    shapes : tuple of int, or mapping of name to tuple of int
         Of one sample.
     """
 
-    shape: tuple[int, ...]
+    shapes: Shapes
 
-    @property
-    def _cuts(self) -> list[NDArray[np.intp]]:
-        """Where the stretches of each axis begin."""
-        limit = _PIECES.get(len(self.shape), 4)
-        return [np.arange(min(n, limit)) * n // min(n, limit) for n in self.shape]
+    @cached_property
+    def _cuts(self) -> dict[str, list[NDArray[np.intp]]]:
+        """Where the stretches of each axis of each input begin."""
+        found = {}
+        for name, shape in by_name(self.shapes).items():
+            limit = _PIECES.get(len(shape), 4)
+            found[name] = [np.arange(min(n, limit)) * n // min(n, limit) for n in shape]
+        return found
 
     def names(self) -> list[str]:
-        """The regions as slices, such as ``[0:1, 28:56, 0:28]``, in the order of `shares`."""
-        axes = []
-        for starts, length in zip(self._cuts, self.shape, strict=True):
-            ends = [*starts[1:].tolist(), length]
-            axes.append([f"{start}:{end}" for start, end in zip(starts.tolist(), ends, strict=True)])
-        return [f"[{', '.join(part)}]" for part in product(*axes)]
+        """The regions as slices, such as ``[0:1, 28:56, 0:28]``, in the order of `sums`; of several inputs each
+        behind its name."""
+        names = []
+        for name, shape in by_name(self.shapes).items():
+            axes = []
+            for starts, length in zip(self._cuts[name], shape, strict=True):
+                ends = [*starts[1:].tolist(), length]
+                axes.append([f"{start}:{end}" for start, end in zip(starts.tolist(), ends, strict=True)])
+            names += [f"{name}[{', '.join(part)}]" for part in product(*axes)]
+        return names
 
-    def shares(self, relevance: Array) -> NDArray[np.float64] | None:
-        """The share of |R| in each region, in one row; None if there is no relevance."""
-        size = np.abs(relevance, dtype=np.float64)
-        total = size.sum()
-        if not total:
-            return None
-        for axis, starts in enumerate(self._cuts):
-            size = np.add.reduceat(size, starts, axis=axis)
-        shares: NDArray[np.float64] = size.ravel() / total
-        return shares
+    def sums(self, relevance: Sequence[Array]) -> NDArray[np.float64]:
+        """The sum of |R| over each region, in one row.
+
+        Parameters
+        ----------
+        relevance : sequence of arrays
+            Of each input.
+        """
+        return np.concatenate(
+            [_summed(r, cuts) for r, cuts in zip(relevance, self._cuts.values(), strict=True)]
+        )
+
+
+def _summed(relevance: Array, cuts: Sequence[NDArray[np.intp]]) -> NDArray[np.float64]:
+    size = np.abs(relevance)
+    for axis, starts in enumerate(cuts):
+        if len(starts) < size.shape[axis]:
+            size = np.add.reduceat(size, starts, axis=axis, dtype=np.float64)
+    return size.ravel().astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +104,7 @@ class Profile:
 
     Attributes
     ----------
-    shape : tuple of int
+    shapes : tuple of int, or mapping of name to tuple of int
         Of one sample.
     n : int
         Samples that have relevance.
@@ -93,24 +112,27 @@ class Profile:
         Σ p and Σ p² over the samples.
     """
 
-    shape: tuple[int, ...]
+    shapes: Shapes
     n: int
     total: NDArray[np.float64]
     squares: NDArray[np.float64]
 
     @classmethod
-    def empty(cls, shape: tuple[int, ...]) -> Profile:
+    def empty(cls, shapes: Shapes) -> Profile:
         """Of no samples."""
-        nothing = np.zeros(len(Regions(shape).names()))
-        return cls(shape, 0, nothing, nothing)
+        nothing = np.zeros(len(Regions(shapes).names()))
+        return cls(shapes, 0, nothing, nothing)
 
     def __add__(self, other: Profile) -> Profile:
-        return Profile(self.shape, self.n + other.n, self.total + other.total, self.squares + other.squares)
+        return Profile(self.shapes, self.n + other.n, self.total + other.total, self.squares + other.squares)
 
-    def with_sample(self, relevance: Array) -> Profile:
-        """The profile with one more sample."""
-        shares = Regions(self.shape).shares(relevance)
-        return self if shares is None else self + Profile(self.shape, 1, shares, shares**2)
+    def with_sums(self, sums: NDArray[np.float64]) -> Profile:
+        """The profile with one more sample, which has these `Regions.sums`; without relevance it does not count."""
+        size = sums.sum()
+        if not size:
+            return self
+        shares = sums / size
+        return self + Profile(self.shapes, 1, shares, shares**2)
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -126,18 +148,18 @@ class Profile:
     def as_json(self) -> dict[str, Any]:
         """For files; `from_json` reads it."""
         return {
-            "shape": list(self.shape), "samples": self.n, "sum": self.total.tolist(),
+            "shape": as_json(self.shapes), "samples": self.n, "sum": self.total.tolist(),
             "sum_of_squares": self.squares.tolist(),
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Profile:
         """What `as_json` wrote; raises KeyError, TypeError or ValueError if it is something else."""
-        shape = tuple(map(int, described["shape"]))
+        shapes = from_json(described["shape"])
         total, squares = (np.array(described[key], np.float64) for key in ("sum", "sum_of_squares"))
-        if total.shape != (len(Regions(shape).names()),) or squares.shape != total.shape:
-            raise ValueError(f"{total.size} regions do not fit the shape {shape}")
-        return cls(shape, int(described["samples"]), total, squares)
+        if total.shape != (len(Regions(shapes).names()),) or squares.shape != total.shape:
+            raise ValueError(f"{total.size} regions do not fit the shape {shapes}")
+        return cls(shapes, int(described["samples"]), total, squares)
 
 
 @dataclass(frozen=True)
@@ -177,9 +199,9 @@ def drift(before: Profile, now: Profile) -> Drift | None:
     InputError
         The shapes of the inputs differ.
     """
-    if before.shape != now.shape:
+    if before.shapes != now.shapes:
         raise InputError(
-            f"the reference is about inputs of shape {before.shape}, this job about {now.shape}; expected a report "
+            f"the reference is about inputs of shape {before.shapes}, this job about {now.shapes}; expected a report "
             "of a job with the same inputs"
         )
     if min(before.n, now.n) < 2:
@@ -189,7 +211,7 @@ def drift(before: Profile, now: Profile) -> Drift | None:
     certain = np.where(np.abs(change) > 1e-12, np.copysign(np.finfo(np.float64).max, change), 0.0)
     z = np.divide(change, error, out=certain, where=error > 1e-15)
     p = min(1.0, len(z) * math.erfc(float(np.abs(z).max()) / math.sqrt(2)))
-    names = Regions(now.shape).names()
+    names = Regions(now.shapes).names()
     most = np.argsort(-np.abs(change), kind="stable")[:10]
     return Drift(
         float(np.abs(change).sum() / 2),

@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..api import Explainer
 from ..backends import get_num_threads
 from ..composites import Composite
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..ledger import BLOWUP
 from ..network import Network
 from ..preprocess import PREPROCESSINGS, Preprocessing
-from ..question import ask
 from .decoding import Decoder
-from .explaining import Explaining, Row, Sample
-from .items import Item, Source
-from .parts import Dataset, Facts, Kept, digest
-from .pipeline import BatchSize, staged
+from .encoding import Encoding, Kept
+from .explaining import prepare_explaining
+from .inputs import Shapes, by_name, shapes_of
+from .parts import Dataset, digest
+from .pipeline import BatchSize
 from .places import Place
 from .reports import Summary, read_reference, write_report
 from .settings import array_digest, enter, locked
-from .sinks import PictureSink, check_drawable, open_zarr
+from .sinks import check_drawable
 from .sources import check_apart, open_source
 from .tables import Columns
-from .targets import Target, parse
-from .writing import Batch, Writer
+from .work import Job, Progress
 
 PART_BYTES, PART_ROWS = 2**27, 4096
 """A part has about so many bytes of relevance, and at most so many rows, unless something else is asked for."""
-
-MEMORY, MOST = 2**28, 256
-"""Without a limit of memory, batches take so many bytes at most, and have so many samples."""
-
-UNDER_WAY = 8
-"""Up to so many batches' inputs and results are in memory, between the threads."""
-
-Progress = Callable[[int, int, int], None]
-"""Told after each batch: inputs done, all inputs, inputs that failed in this run."""
 
 
 def run(
@@ -58,7 +45,7 @@ def run(
     init: str | None = None,
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing = PREPROCESSINGS["imagenet"],
-    column: str | None = None,
+    column: str | Mapping[str, str] | None = None,
     id_column: str | None = None,
     top_k: int = 0,
     zarr: str | None = None,
@@ -68,6 +55,7 @@ def run(
     max_memory: int | str | None = None,
     threads: int | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     backend: str | None = None,
     dtype: Any = np.float32,
     on_blowup: str = "warn",
@@ -80,10 +68,10 @@ def run(
     Parameters
     ----------
     network : Network
-        With one input, of known shape.
+        Of known input shape.
     source : path or URL
         A folder, a pattern, a list of paths (.txt), an ``.npy`` or ``.npz`` file, a Parquet file or a Zarr
-        array.
+        array; what each has to hold where the network has several inputs, docs/batch.md says.
     out : path or URL
         Folder of the Parquet data set.
     composite : str or Composite
@@ -95,26 +83,36 @@ def run(
         Names of the outputs. Default: the network's.
     preprocessing : Preprocessing
         How pictures become inputs.
-    column, id_column : str, optional
-        Columns of tables: the inputs, and what they are called.
+    column : str, or mapping of input name to str, optional
+        Columns of tables that hold the inputs; of several inputs by default those of their names.
+    id_column : str, optional
+        The column that says what the inputs are called.
     top_k : int, default 0
-        Keep only so many of the strongest elements of the relevance in the rows; 0 keeps all of it.
+        Keep only so many of the strongest elements of the relevance of each input in the rows; 0 keeps all of it.
     zarr : str, optional
-        A Zarr array for the relevance, which then is in the rows only as `top_k` says.
+        A Zarr array for the relevance, which then is in the rows only as `top_k` says; a group of arrays if there
+        are several inputs.
     png : str, optional
         A folder for heatmaps.
     batch_size : int, optional
-        Samples that are explained at once. Default: found while running, within the memory.
+        Samples that each stream explains at once. Default: found while running, within the memory.
     part_rows : int, optional
         Inputs per part; what a job loses if it is killed. Default: about 128 MiB of relevance, at most 4096.
     max_memory : int or str, optional
-        Limit for the arrays of a run and what waits before and behind it.
-    threads, backend, dtype : optional
+        Limit for the arrays of all runs and what waits before and behind them. Default: 192 MiB for each thread.
+    threads : int, optional
+        Threads that explain; each has batches of its own if there is memory for that. Default: all.
+    backend, dtype : optional
         As for `Explainer`.
     on_blowup, blowup : optional
         As for `Explainer`; but "warn" counts the inputs instead (`Summary.blowups`), and "error" makes error rows.
     workers : int, optional
-        Threads that decode and draw. Default: as many as may compute.
+        Threads that decode and draw. Default: as many as may compute. With `ray`: actors; default: as many as
+        the cluster has CPUs for.
+    ray : str, optional
+        Work on the Ray cluster at ``HOST:PORT``; "auto" is the one that ``RAY_ADDRESS`` names or that runs on this
+        machine, or else one that is started for the job, as "local" always is. Each actor has `threads` threads,
+        1 by default, and the limit `max_memory` for itself. Source and outputs have to be where all nodes see them.
     reference : path or URL, optional
         Report, or folder, of an earlier job to compare with.
     progress : callable, optional
@@ -127,229 +125,139 @@ def run(
     Raises
     ------
     MissingPackageError
-        The extra ``batch`` is not installed.
+        The extra ``batch``, or ``ray``, is not installed.
     InputError
         The source, the target or an option is unusable. An input that is unusable makes a row with its
         error instead.
     OutputError
         `out` cannot be written, is in use, or holds a job with other settings or other inputs.
+    ClusterError
+        There is no such cluster, or it cannot do this job.
     """
-    for name, value, least in (
-        ("batch_size", batch_size, 1), ("part_rows", part_rows, 1), ("workers", workers, 1), ("top_k", top_k, 0)
-    ):  # fmt: skip
-        if value is not None and value < least:
-            raise InputError(f"{name} is {value}; expected a whole number ≥ {least}")
-    if len(network.inputs) != 1:
-        raise InputError(
-            f"{network.name!r} has {len(network.inputs)} inputs, {', '.join(network.inputs)}; a batch is for networks "
-            "with one: use an Explainer"
-        )
-    before = None if reference is None else read_reference(reference, network.input_shape)
-    quiet = "ignore" if on_blowup == "warn" else on_blowup  # the rows say it, and the summary
-    explainer = Explainer(
-        network, composite, threads=threads, backend=backend, dtype=dtype, max_memory=max_memory,
-        on_blowup=quiet, blowup=blowup,
+    options = Options(
+        composite, target, init, labels, preprocessing, column, id_column, top_k, zarr, png, batch_size, part_rows,
+        max_memory, threads, workers, backend, dtype, on_blowup, blowup,
     )  # fmt: skip
-    labels = network.labels if labels is None else labels
-    shape = network.input_shape
-    canonized = network.canonized(explainer.dtype)
-    outputs = canonized.graph.output_shape
-    wanted = parse(target, labels, outputs)
-    first = init or explainer.composite.init
-    ask(0, first, 1, outputs, explainer.dtype, canonized.head)  # or all rows would say what is wrong with it
-    if png is not None:
-        check_drawable(shape)
-    check_apart(source, [url for url in (out, zarr, png) if url is not None])
-    found = open_source(source, Decoder(shape, preprocessing), Columns(column, id_column, wanted.column))
-    kept = Kept(whole=zarr is None and not top_k, top=min(top_k, math.prod(shape)))
-    rows = part_rows or _part_rows(kept, shape, explainer.dtype, wanted.ranks)
-    settings = {
-        "source": os.fspath(source), "model": explainer.manifest["model"]["sha256"],
-        "composite": explainer.manifest["composite"], "rules": explainer.manifest["rules"],
-        "arrays": array_digest(explainer.composite), "target": target.strip(),
-        "init": first, "on_blowup": on_blowup, "blowup": explainer.policy.threshold,
-        "labels": digest(labels) if labels else None,
-        "preprocessing": asdict(preprocessing), "column": column, "id_column": id_column, "top_k": kept.top,
-        "zarr": zarr, "png": png, "part_rows": rows, "dtype": str(explainer.dtype),
-        "lrpfast": explainer.manifest["versions"]["lrpfast"],
-    }  # fmt: skip
-    said = {key: settings[key] for key in ("target", "init", "on_blowup", "blowup")}
-    manifest = {**explainer.manifest, **said}
+    maker = None
+    if ray is not None:
+        from .cluster import on_cluster
 
-    place = Place.at(out)
+        maker = on_cluster(ray, workers)
+        options = replace(options, threads=threads or 1, workers=threads or 1)
+    before = None if reference is None else read_reference(reference, shapes_of(network))
+    job = prepared(network, source, out, options)
+    place = job.dataset.place
     place.make_folder()
     with locked(place):
-        enter(place, settings, manifest)
+        enter(place, job.settings, job.dataset.manifest)
         place.sweep()
-        counted = explainer.policy.threshold if on_blowup == "warn" else math.inf
-        dataset = Dataset(place, kept, explainer.dtype, shape, manifest, counted)
-        job = _Job(
-            Explaining(explainer, wanted, init), found, dataset, rows,
-            BatchSize(batch_size, _most(explainer, wanted)),
-            max(1, get_num_threads() if workers is None else workers), zarr, png, settings, progress,
-        )  # fmt: skip
+        pending = job.pending()
+        resumed = len(job.source) - job.inputs(pending)
         start = time.monotonic()
-        resumed = job.work()
+        job.work(pending, progress, maker)
         seconds = time.monotonic() - start
-        summary = Summary.of(job.facts(), settings, manifest, len(found), resumed, seconds, before)
+        summary = Summary.of(
+            job.facts(), job.settings, job.dataset.manifest, len(job.source), resumed, seconds, before
+        )
         write_report(place, summary)
     return summary
 
 
-def _part_rows(kept: Kept, shape: tuple[int, ...], dtype: np.dtype[Any], ranks: int) -> int:
+@dataclass(frozen=True)
+class Options:
+    """What `run` may be told of a job, under the same names."""
+
+    composite: str | Composite = "epsilon_plus_flat"
+    target: str = "argmax"
+    init: str | None = None
+    labels: Sequence[str] | None = None
+    preprocessing: Preprocessing = PREPROCESSINGS["imagenet"]
+    column: str | Mapping[str, str] | None = None
+    id_column: str | None = None
+    top_k: int = 0
+    zarr: str | None = None
+    png: str | None = None
+    batch_size: int | None = None
+    part_rows: int | None = None
+    max_memory: int | str | None = None
+    threads: int | None = None
+    workers: int | None = None
+    backend: str | None = None
+    dtype: Any = np.float32
+    on_blowup: str = "warn"
+    blowup: float = BLOWUP
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("part_rows", 1), ("workers", 1), ("top_k", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; expected a whole number ≥ {least}")
+
+
+def prepared(
+    network: Network, source: str | os.PathLike[str], out: str | os.PathLike[str], options: Options
+) -> Job:
+    """Everything that a job needs, checked; nothing is written yet.
+
+    Some parts of it (`Job.work`) may be done by one process and some by others that prepared the same, if one of
+    them has entered the folder before (`settings.enter`) and none does what another does.
+
+    Parameters
+    ----------
+    network, source, out
+        As for `run`.
+    options : Options
+
+    Raises
+    ------
+    MissingPackageError, InputError
+        As `run`.
+    """
+    explaining = prepare_explaining(
+        network, options.composite, target=options.target, init=options.init, labels=options.labels,
+        threads=options.threads, backend=options.backend, dtype=options.dtype, max_memory=options.max_memory,
+        on_blowup=options.on_blowup, blowup=options.blowup,
+    )  # fmt: skip
+    explainer, target, manifest = explaining.explainer, explaining.target, explaining.manifest
+    shapes = shapes_of(network)
+    if options.png is not None:
+        check_drawable(shapes)
+    check_apart(source, [url for url in (out, options.zarr, options.png) if url is not None])
+    found = open_source(
+        source,
+        Decoder(shapes, options.preprocessing),
+        Columns(options.column, options.id_column, target.column),
+    )
+    kept = Kept(options.zarr is None and not options.top_k, options.top_k)
+    rows = options.part_rows or _part_rows(kept, shapes, explainer.dtype, target.ranks)
+    settings = {
+        "source": os.fspath(source), "model": manifest["model"]["sha256"],
+        "composite": manifest["composite"], "rules": manifest["rules"],
+        "arrays": array_digest(explainer.composite),
+        **{key: manifest[key] for key in ("target", "init", "on_blowup", "blowup")},
+        "labels": digest(target.names) if target.names else None,
+        "preprocessing": asdict(options.preprocessing), "column": options.column, "id_column": options.id_column,
+        "top_k": options.top_k, "zarr": options.zarr, "png": options.png, "part_rows": rows,
+        "dtype": str(explainer.dtype), "lrpfast": manifest["versions"]["lrpfast"],
+    }  # fmt: skip
+    explaining = explaining.shared_out(len(found))
+    counted = explaining.policy.threshold if options.on_blowup == "warn" else math.inf
+    return Job(
+        explaining, found,
+        Dataset(Place.at(out), Encoding(kept, explainer.dtype, shapes, counted), manifest),
+        rows, BatchSize(options.batch_size, explaining.streams.most), options.workers or get_num_threads(),
+        _absolute(options.zarr), _absolute(options.png), settings,
+    )  # fmt: skip
+
+
+def _absolute(url: str | None) -> str | None:
+    """A path or URL that means the same wherever the process is."""
+    return None if url is None else str(Place.at(url))
+
+
+def _part_rows(kept: Kept, shapes: Shapes, dtype: np.dtype[Any], ranks: int) -> int:
     """Inputs per part, by the size of what rows keep."""
-    size = math.prod(shape) * dtype.itemsize if kept.whole else 8 * kept.top + 1
+    sizes = [math.prod(shape) for shape in by_name(shapes).values()]
+    whole = sum(sizes) * dtype.itemsize if kept.whole else 0
+    size = max(1, whole + sum(8 * min(kept.top, size) for size in sizes))
     return max(1, min(PART_ROWS, PART_BYTES // (size * ranks)))
-
-
-def _most(explainer: Explainer, target: Target) -> int:
-    """How many samples a batch may have for its memory."""
-    limit = explainer.max_memory or MEMORY
-    inputs = math.prod(explainer.network.input_shape) * explainer.dtype.itemsize
-    runs = explainer.memory_per_sample * (1 if target.ranks == 1 else 2)
-    return max(1, min(MOST, limit // (runs + UNDER_WAY * inputs * (1 + target.ranks))))
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What there is to be done, and with what."""
-
-    explaining: Explaining
-    source: Source
-    dataset: Dataset
-    part_rows: int
-    batch_size: BatchSize
-    workers: int
-    zarr: str | None
-    png: str | None
-    settings: Mapping[str, Any]
-    progress: Progress | None
-
-    def work(self) -> int:
-        """Do what is not done yet; returns how many inputs were."""
-        pending = list(self._pending())
-        done = resumed = len(self.source) - sum(len(self._stretch(number)) for number in pending)
-        failed = 0
-        self._tell(done, failed)
-        pool, compute, write = (ThreadPoolExecutor(n, "lrpfast-batch") for n in (self.workers, 1, 1))
-        writer = self._writer(pool, begun=resumed > 0)
-        try:
-            samples = staged(self.explaining.decoded, self._items(pending), pool, self._ahead)
-            explained = self.batch_size.timed(self._explained)
-            rows = staged(explained, self._batches(samples), compute, lambda: 1)
-            for written in staged(writer.write, rows, write, lambda: 1):
-                done += written.inputs
-                failed += written.failed
-                self._tell(done, failed)
-        except BaseException:
-            # Somebody waits for this to end, and a kernel may take longer: nobody waits for that.
-            with contextlib.suppress(RuntimeError):
-                wait([write.submit(writer.discard)], timeout=0.5)
-            raise
-        finally:
-            for executor in (pool, compute, write):
-                executor.shutdown(wait=False, cancel_futures=True)
-        return resumed
-
-    def facts(self) -> Iterator[Facts]:
-        """Those of all parts.
-
-        Raises
-        ------
-        OutputError
-            A part is gone.
-        """
-        for number in range(self._parts):
-            facts = self.dataset.facts(number)
-            if facts is None:
-                raise OutputError(
-                    f"{str(self.dataset.part(number))!r} is not there any more, or cannot be read; start the job again"
-                )
-            yield facts
-
-    @property
-    def _parts(self) -> int:
-        return -(-len(self.source) // self.part_rows)
-
-    def _stretch(self, number: int) -> range:
-        """The inputs of a part."""
-        return range(number * self.part_rows, min((number + 1) * self.part_rows, len(self.source)))
-
-    def _pending(self) -> Iterator[int]:
-        """The parts that are not there, or that have fewer inputs than the source has by now.
-
-        Raises
-        ------
-        OutputError
-            A part has other inputs than the source.
-        """
-        last = self.dataset.part(self._parts - 1).name
-        for name in self.dataset.place.names():
-            if name.startswith("part-") and name > last:
-                raise self._changed(name)
-        for number in range(self._parts):
-            facts, stretch = self.dataset.facts(number), self._stretch(number)
-            if facts is None:
-                yield number
-                continue
-            fits = facts.start == stretch.start and facts.count <= len(stretch)
-            if not fits or facts.ids != digest(self.source.ids(stretch.start, stretch.start + facts.count)):
-                raise self._changed(self.dataset.part(number).name)
-            if facts.count < len(stretch):
-                yield number
-
-    def _changed(self, part: str) -> OutputError:
-        return OutputError(
-            f"{str(self.dataset.place)!r} is a job over other inputs: those of {part} are not where they were in the "
-            "source; inputs may be added behind the others, but not removed or renamed: choose another folder"
-        )
-
-    def _items(self, pending: Iterable[int]) -> Iterator[tuple[int, Item]]:
-        """The inputs of the parts, with their places."""
-        for number in pending:
-            stretch = self._stretch(number)
-            found = stretch.start
-            for item in self.source.items(stretch.start, stretch.stop):
-                yield found, item
-                found += 1
-            if found != stretch.stop:
-                raise InputError(
-                    f"the source ends after {found} of {len(self.source)} inputs: it was changed; start the job again"
-                )
-
-    def _ahead(self) -> int:
-        """How many inputs are decoded before they are needed."""
-        return 2 * (self.batch_size.size + self.workers)
-
-    def _batches(self, samples: Iterable[Sample]) -> Iterator[Batch]:
-        """Samples in batches, none of which reaches from one part into the next."""
-        collected: list[Sample] = []
-        for sample in samples:
-            collected.append(sample)
-            number = sample.index // self.part_rows
-            last = sample.index == self._stretch(number).stop - 1
-            if last or len(collected) >= self.batch_size.size:
-                yield Batch(number, collected, last)
-                collected = []
-
-    def _explained(self, batch: Batch) -> tuple[Batch, list[Row]]:
-        return batch, self.explaining.explained(batch.samples)
-
-    def _writer(self, pool: ThreadPoolExecutor, begun: bool) -> Writer:
-        """What writes, with the sinks that are asked for."""
-        dataset, ranks = self.dataset, self.explaining.target.ranks
-        zarr = pictures = None
-        if self.zarr is not None:
-            about = {"settings": self.settings, "manifest": dataset.manifest}
-            whole = (len(self.source), *dataset.shape)
-            zarr = open_zarr(self.zarr, whole, ranks, dataset.dtype, self.part_rows, about, begun)
-        if self.png is not None:
-            folder = Place.at(self.png)
-            enter(folder, self.settings, dataset.manifest, begun)
-            folder.sweep()
-            pictures = PictureSink(folder, ranks, dataset.manifest)
-        return Writer(dataset, zarr, pictures, pool)
-
-    def _tell(self, done: int, failed: int) -> None:
-        if self.progress is not None:
-            self.progress(done, len(self.source), failed)

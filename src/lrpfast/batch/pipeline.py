@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -48,7 +48,7 @@ class BatchSize:
         At most so many if it is to be found.
     """
 
-    SECONDS = 0.25
+    SECONDS = 2.0
     FIRST = 4
 
     def __init__(self, fixed: int | None, limit: int) -> None:
@@ -56,6 +56,13 @@ class BatchSize:
         self._fixed = fixed is not None
         self._size = min(self.FIRST, limit) if fixed is None else fixed
         self._lock = threading.Lock()
+
+    def within(self, limit: int) -> BatchSize:
+        """The same with another limit, and nothing learnt."""
+        return BatchSize(self._size if self._fixed else None, limit)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BatchSize, (self._size if self._fixed else None, self._limit)
 
     @property
     def size(self) -> int:

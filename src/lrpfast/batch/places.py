@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ..errors import InputError, OutputError
 from ..extras import need
+from ..limits import limits_now
 
 EXTRA = "batch"
 
@@ -75,6 +77,10 @@ class Place:
     def exists(self) -> bool:
         return bool(self.fs.exists(self.path))
 
+    def size(self) -> int:
+        """Bytes of the file."""
+        return int(self.fs.size(self.path))
+
     def is_folder(self) -> bool:
         return bool(self.fs.isdir(self.path))
 
@@ -112,9 +118,14 @@ class Place:
         Raises
         ------
         InputError
-            It cannot be read.
+            It cannot be read; here: it is no regular file, for a pipe may never end, or it is above the limit `arrays`.
         """
         try:
+            if self.is_local:
+                about = os.stat(self.path)
+                if not stat.S_ISREG(about.st_mode):
+                    raise InputError(f"cannot read {str(self)!r}: it is no regular file")
+                limits_now().check("arrays", about.st_size, f"the file {str(self)!r}", InputError)
             data: bytes = self.fs.cat_file(self.path)
         except OSError as error:
             raise InputError(f"cannot read {str(self)!r}: {error.strerror or error}") from error

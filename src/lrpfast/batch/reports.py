@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from .drift import Drift, Profile, drift
+from .inputs import Shapes
 from .parts import Facts
 from .places import Place
 
@@ -96,7 +97,7 @@ def write_report(place: Place, summary: Summary) -> None:
     (place / FILE).write(json.dumps(document, indent=1, ensure_ascii=False).encode())
 
 
-def read_reference(url: str | os.PathLike[str], shape: tuple[int, ...]) -> Profile:
+def read_reference(url: str | os.PathLike[str], shapes: Shapes) -> Profile:
     """The profile of an earlier job, out of its report or its folder.
 
     Raises
@@ -115,8 +116,8 @@ def read_reference(url: str | os.PathLike[str], shape: tuple[int, ...]) -> Profi
             f"{str(place)!r} is no report of a job ({error}); expected the {FILE} that `lrpfast batch` wrote, or its "
             "folder"
         ) from error
-    if profile.shape != shape:
+    if profile.shapes != shapes:
         raise InputError(
-            f"the reference {str(place)!r} is about inputs of shape {profile.shape}; the network takes {shape}"
+            f"the reference {str(place)!r} is about inputs of shape {profile.shapes}; the network takes {shapes}"
         )
     return profile

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 
 from ..errors import InputError
-from .arrays import Rows, open_arrays
+from .arrays import open_arrays
 from .decoding import ARRAYS, PICTURES, Decoder, suffix_of
 from .files import Files, resolved
 from .items import Chain, Source
@@ -79,7 +79,7 @@ def _opened(place: Place, url: str, decoder: Decoder, columns: Columns) -> tuple
     elif not place.exists():
         raise InputError(f"there is no {url!r}; expected {FORMS}")
     elif is_store(place):
-        return open_store(url, place.name, decoder.shape), False
+        return open_store(url, place.name, decoder), False
     elif place.is_folder():
         folder, names = place, place.files()
     elif suffix_of(place.name) == ".txt":
@@ -133,8 +133,8 @@ def _of_files(
         return Chain([open_table(resolved(folder, name), name, columns, decoder) for name in tables]), True
     if pictures:
         return Files(folder, sorted(arrays + pictures), decoder), False
-    first = open_arrays(resolved(folder, arrays[0]), arrays[0], decoder.shape)
-    if isinstance(first, Rows) and first.single:  # so are the others, which need not be opened yet
+    first, single = open_arrays(resolved(folder, arrays[0]), arrays[0], decoder)
+    if single:  # so are the others, which need not be opened yet
         return Files(folder, arrays, decoder), False
-    others = [open_arrays(resolved(folder, name), name, decoder.shape) for name in arrays[1:]]
+    others = [open_arrays(resolved(folder, name), name, decoder)[0] for name in arrays[1:]]
     return Chain([first, *others]), False

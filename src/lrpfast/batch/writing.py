@@ -7,9 +7,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .encoding import Encoded
 from .explaining import Row, Sample
 from .parts import Dataset, OpenPart
-from .sinks import PictureSink, ZarrSink
+from .sinks import Sinks
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,26 @@ class Batch:
         return len(self.samples)
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What became of a batch.
+
+    Attributes
+    ----------
+    part, last
+        As those of the `Batch`.
+    encoded : Encoded
+        For the part.
+    elsewhere : sequence of Row
+        The same for what writes elsewhere; empty if nothing does.
+    """
+
+    part: int
+    last: bool
+    encoded: Encoded
+    elsewhere: Sequence[Row]
+
+
 class Written(NamedTuple):
     """What was written: so many inputs, of which some failed."""
 
@@ -45,43 +66,33 @@ class Writer:
     Parameters
     ----------
     dataset : Dataset
-    zarr : ZarrSink or None
-    pictures : PictureSink or None
+    sinks : Sinks
     pool : Executor
         Draws.
     """
 
-    def __init__(
-        self, dataset: Dataset, zarr: ZarrSink | None, pictures: PictureSink | None, pool: Executor
-    ) -> None:
+    def __init__(self, dataset: Dataset, sinks: Sinks, pool: Executor) -> None:
         self._dataset = dataset
-        self._zarr = zarr
-        self._pictures = pictures
+        self._sinks = sinks
         self._pool = pool
         self._open: OpenPart | None = None
 
-    def write(self, work: tuple[Batch, Sequence[Row]]) -> Written:
+    def write(self, rows: Rows) -> Written:
         """Write a batch; its part appears with the last, when all that belongs to it is written elsewhere."""
-        batch, rows = work
         if self._open is None:
-            self._open = self._dataset.begin(batch.part)
-        if self._zarr is not None:
-            self._zarr.write(rows)
-        if self._pictures is not None:
-            self._pictures.write(rows, self._pool.map)
-        self._open.add(rows)
-        if batch.last:
+            self._open = self._dataset.begin(rows.part)
+        if self._sinks.zarr is not None:
+            self._sinks.zarr.write(rows.elsewhere)
+        if self._sinks.pictures is not None:
+            self._sinks.pictures.write(rows.elsewhere, self._pool.map)
+        self._open.add(rows.encoded)
+        if rows.last:
             self._open.close()
             self._open = None
-        return Written(len(batch), sum(sample_failed(row) for row in rows))
+        return Written(len(rows.encoded.ids), rows.encoded.failed)
 
     def discard(self) -> None:
         """Give up the part that is not whole."""
         if self._open is not None:
             self._open.discard()
             self._open = None
-
-
-def sample_failed(row: Row) -> bool:
-    """Whether the row says, first among those of its input, that it failed."""
-    return row.rank == 0 and row.error is not None

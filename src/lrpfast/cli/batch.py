@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from ..composites import INITS
 from ..errors import InputError
-from ..preprocess import PREPROCESSINGS, bounds
+from ..preprocess import PREPROCESSINGS, bounds, is_picture
 from .blowups import blowup_options
 from .composing import BOXED, make_composite
 from .console import (
@@ -28,7 +30,7 @@ from .console import (
     shorten,
     usage,
 )
-from .inputs import UNIT, choose_preprocessing, is_picture
+from .inputs import UNIT, choose_preprocessing
 from .labels import read_labels
 from .options import (
     Parameters,
@@ -62,7 +64,8 @@ HELP = """Explain all inputs of SOURCE, in a job that can be stopped and goes on
 
     Stopped in whatever way, the same command goes on where it was, and each
     input is there exactly once. Other settings are refused: another job
-    needs another OUT.
+    needs another OUT. --ray does the same job on a Ray cluster, with SOURCE
+    and OUT where all nodes see them (docs/scaling.md; the extra "ray").
 
     \b
     Targets:
@@ -77,6 +80,7 @@ HELP = """Explain all inputs of SOURCE, in a job that can be stopped and goes on
       lrpfast batch model.onnx photos/ -o out/ --labels labels.txt
       lrpfast batch model.onnx "s3://bucket/*.jpg" -o out/ --top-k 100
       lrpfast batch model.onnx x.npy -o out/ --zarr relevance.zarr
+      lrpfast batch model.onnx s3://in/ -o s3://out/ --ray=head:6379
       lrpfast batch model.onnx today.parquet -o today/ -t column:label \\
           --reference yesterday/ --fail-on drift=0.1
 
@@ -171,7 +175,14 @@ class ThresholdType(click.ParamType):  # type: ignore[type-arg]
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Threads that decode and draw.  [default: the CPUs]",
+    help="Threads that decode and draw; with --ray, processes that explain.  [default: the CPUs]",
+)
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="Work on a Ray cluster: HOST:PORT, or else the one that runs here; without one, a local one is started.",
 )
 @click.option("--reference", type=click.Path(), metavar="REPORT", help="An earlier job to compare with.")
 @click.option(
@@ -193,7 +204,7 @@ def batch(
     parameters: Parameters, low: float | None, high: float | None, on_blowup: str,
     blowup: float, init: str | None, preprocess: str | None,
     column: str | None, id_column: str | None, top_k: int, zarr: str | None, png: str | None,
-    batch_size: int | None, part_rows: int | None, workers: int | None, reference: str | None,
+    batch_size: int | None, part_rows: int | None, workers: int | None, ray: str | None, reference: str | None,
     fail_on: tuple[tuple[str, float], ...], input_shape: InputShape | None, output: str | None, threads: int | None,
     max_memory: int | None, backend: str | None, dtype: str, as_json: bool,
 ) -> int:  # fmt: skip
@@ -224,12 +235,14 @@ def batch(
         note(f"pictures are {how}; if the network wants them otherwise, say --preprocess")
     progress = Rate()
     try:
-        summary = run(
-            network, source, out, composite=chosen, target=target, init=init, labels=names,
-            preprocessing=preprocessing, column=column, id_column=id_column, top_k=top_k, zarr=zarr, png=png,
-            batch_size=batch_size, part_rows=part_rows, max_memory=max_memory, threads=threads, workers=workers,
-            backend=backend, dtype=dtype, on_blowup=on_blowup, blowup=blowup, reference=reference, progress=progress,
-        )  # fmt: skip
+        with _cluster(ray):
+            summary = run(
+                network, source, out, composite=chosen, target=target, init=init, labels=names,
+                preprocessing=preprocessing, column=column, id_column=id_column, top_k=top_k, zarr=zarr, png=png,
+                batch_size=batch_size, part_rows=part_rows, max_memory=max_memory, threads=threads, workers=workers,
+                ray=ray, backend=backend, dtype=dtype, on_blowup=on_blowup, blowup=blowup, reference=reference,
+                progress=progress,
+            )  # fmt: skip
     except KeyboardInterrupt:
         progress.clear()
         _leave(Failure("interrupted", INTERRUPTED, "the same command goes on where this one was"))
@@ -241,6 +254,22 @@ def batch(
         cells = (out, f"{summary.inputs} inputs", f"{summary.failed} failed", f"{summary.parts} parts")
         click.echo("\t".join((*cells, f"unexplained {summary.conservation_worst:.1e}")))
     return _judged(summary, dict(fail_on), reference)
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Connected to the cluster, if there is to be one; what it is, is said.
+
+    Ray prints on stdout when a worker dies. There belongs the result alone.
+    """
+    if address is None:
+        yield
+        return
+    from ..batch.cluster import connected
+
+    with contextlib.redirect_stdout(sys.stderr), connected(address) as cluster:
+        note(str(cluster))
+        yield
 
 
 def _leave(failure: Failure) -> NoReturn:

@@ -17,7 +17,7 @@ from ..errors import InputError, LrpfastError
 from ..feeds import check_feed
 from ..network import Network
 from ..ops.base import Array
-from ..preprocess import PREPROCESSINGS, Preprocessing, prepare, read_arrays, read_image
+from ..preprocess import PREPROCESSINGS, Preprocessing, is_picture, prepare, read_arrays, read_image
 from ..tables import read_table
 from .console import BAD_INPUT, Failure, closest, note, usage
 
@@ -273,11 +273,6 @@ def picture_of(sample: Array) -> Image | None:
     if pixels.shape[0] in (1, 3):
         pixels = pixels.transpose(1, 2, 0)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-
-
-def is_picture(shape: tuple[int, ...]) -> bool:
-    """Whether relevance of this shape can be drawn: the first or the last axis holds 1 or 3 channels."""
-    return len(shape) == 3 and (shape[0] in (1, 3)) != (shape[2] in (1, 3))
 
 
 def with_unique_names(samples: list[Sample]) -> list[Sample]:

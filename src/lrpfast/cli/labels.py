@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+from ..files import json_value, read_text
 from ..labels import called, resembling
 from .console import BAD_INPUT, Failure, usage
 
@@ -55,10 +55,9 @@ def read_features(path: str) -> list[str]:
 
 def _read(what: str, path: str) -> list[str]:
     try:
-        text = Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise Failure(f"cannot read the {what} {path!r}: {reason}", BAD_INPUT, f"expected {FORMS}") from error
+        text = read_text(path, what)
+    except InputError as error:
+        raise Failure(str(error), BAD_INPUT, f"expected {FORMS}") from error
     names = parse_labels(text)
     if names is None:
         raise Failure(f"the {what} {path!r} are not in a form that is known", BAD_INPUT, f"expected {FORMS}")
@@ -70,7 +69,7 @@ def parse_labels(text: str) -> list[str] | None:
     if text.lstrip()[:1] not in ("[", "{"):
         return [line.strip() for line in text.rstrip().splitlines()]
     try:
-        described = json.loads(text)
+        described = json_value(text)
     except ValueError:
         return None
     if isinstance(described, list):

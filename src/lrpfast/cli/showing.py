@@ -12,10 +12,11 @@ from ..draw import SUFFIXES as CHARTS
 from ..explanation import Explanation
 from ..image import save as save_picture
 from ..ops.base import Array
+from ..preprocess import is_picture
 from ..text import SUFFIXES as DOCUMENTS
 from ..text import TokenRelevance, token_relevance
 from .console import BAD_INPUT, Failure, note
-from .inputs import Sample, is_picture
+from .inputs import Sample
 from .outputs import PICTURES, write_array
 
 if TYPE_CHECKING:

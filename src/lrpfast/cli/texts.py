@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from ..errors import InputError
+from ..files import read_bytes
 from ..network import Network
 from ..ops.base import Array
 from ..pieces import Tokenized
@@ -242,9 +243,9 @@ def _content(file: str) -> bytes:
     if file == "-":
         return bytes(sys.stdin.buffer.read())
     try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise Failure(f"cannot read the text {file!r}: {error.strerror or error}", BAD_INPUT) from error
+        return read_bytes(file, "text")
+    except InputError as error:
+        raise Failure(str(error), BAD_INPUT) from error
 
 
 def _token_inputs(model: str, input_shape: InputShape | None) -> TokenInputs:

@@ -44,7 +44,7 @@ def samples() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     labels : array of int64, (n,)
         Their true classes. The network takes the last picture for something else.
     """
-    with np.load(SAMPLES) as data:
+    with np.load(SAMPLES, allow_pickle=False) as data:
         return data["images"], data["labels"]
 
 

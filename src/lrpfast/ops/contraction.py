@@ -130,6 +130,8 @@ def _read(node: OnnxNode, place: int, terms: Sequence[Letters], z: Letters) -> t
     if not set(z) <= set(sizes):
         raise ModelError("an axis of its result is in none of its inputs")
     stretched = [i for i, n in enumerate(shape) if n != sizes[x[i]]]
+    if len(set(x)) != len(x):
+        node.budget.take(16 * math.prod(shape), f"indices of shape {shape}")
     chain = Chain(shape).reshaped(tuple(n for i, n in enumerate(shape) if i not in stretched))
     x = tuple(letter for i, letter in enumerate(x) if i not in stretched)
     c = tuple(dict.fromkeys(n for _, letters in constants for n in letters if n in x or n in z))

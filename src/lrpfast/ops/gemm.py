@@ -78,6 +78,10 @@ def _read_gemm(node: OnnxNode) -> Gemm:
     weight = weight if node.integer("transB", 0) else weight.T
     bias = node.optional_weights(2)
     if bias is not None:
+        if bias.ndim > 2:
+            raise ModelError(
+                f"tensor {node.inputs[2]!r}, its bias, has shape {bias.shape}; expected at most two axes"
+            )
         if bias.ndim == 2 and len(bias) != 1:
             raise Unsupported(f"its bias {node.inputs[2]!r} has shape {bias.shape}, a row for each sample")
         bias = bias.reshape(bias.shape[-1:])

@@ -77,8 +77,11 @@ def _read_equal(node: OnnxNode) -> Reading:
 @reads("OneHot")
 def _read_one_hot(node: OnnxNode) -> tuple[Op, ...]:
     x = node.fact(0)
-    size = int(node.scalar(1, 0))
-    off, on = (float(value) for value in node.constant(2).reshape(-1))
+    size = node.whole(1, 0)
+    values = node.constant(2)
+    if values.shape != (2,) or values.dtype.kind not in "fiu":
+        raise ModelError(f"its input 2 has shape {values.shape} of {values.dtype}; expected two numbers")
+    off, on = (float(value) for value in values)
     ops: list[Op] = [OneHot(size, wraps=True)]
     axis, last = node.axis(node.integer("axis", -1), 2 + len(x.shape)), len(x.shape)
     if axis != last:

@@ -70,7 +70,7 @@ def check_broadcast(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) 
 def integers(
     name: str, values: Iterable[int], count: int, default: int | None = None, least: int | None = None
 ) -> tuple[int, ...]:
-    """`count` integers, each at least `least`; `default` for each if `values` is empty."""
+    """`count` integers, each at least `least` and of 32 bits; `default` for each if `values` is empty."""
     numbers = tuple(int(value) for value in values)
     if not numbers and default is not None:
         numbers = (default,) * count
@@ -78,4 +78,6 @@ def integers(
         raise ModelError(f"{name} is {numbers}; expected {count} numbers")
     if least is not None and any(number < least for number in numbers):
         raise ModelError(f"{name} is {numbers}; each must be at least {least}")
+    if any(abs(number) >= 2**31 for number in numbers):  # more than kernels count up to
+        raise ModelError(f"{name} is {numbers}; each must be less than {2**31}")
     return numbers

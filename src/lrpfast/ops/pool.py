@@ -251,7 +251,10 @@ def _read_windows(node: OnnxNode) -> Windows:
     windows = Windows(
         window, node.integers("strides"), node.integers("pads"), node.integers("dilations"), ceil_mode
     )
-    windows.check_rank(node.fact(0).shape[1:])
+    size = node.fact(0).shape[1:]
+    windows.check_rank(size)
+    reached = max(n + sum(windows.pads[axis :: len(size)]) for axis, n in enumerate(size))
+    node.budget.take(32 * reached, f"what {reached} windows hold")
     return windows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..graph import Fact
+from ..limits import Budget
 from .base import Array, Op
 from .parameters import check_finite
 
@@ -51,6 +52,8 @@ class OnnxNode:
         The batch size that the model declares, if it is a number.
     wanted : int
         Which of the outputs the reader is asked for.
+    budget : Budget
+        Of the arrays that readers may make besides the model's own.
     """
 
     op_type: str
@@ -62,6 +65,7 @@ class OnnxNode:
     operands: tuple[Fact | Constant | Varying | None, ...]
     batch: int | None = None
     wanted: int = 0
+    budget: Budget = field(default_factory=Budget)
 
     # --- inputs ---
 
@@ -129,11 +133,25 @@ class OnnxNode:
             raise ModelError(f"its input {index} has shape {value.shape}; expected one number")
         return float(value.reshape(-1)[0])
 
+    def whole(self, index: int, default: int) -> int:
+        """The only element of the constant input `index`, an integer; `default` if it is not given."""
+        value = float(self.scalar(index, default))
+        if not value.is_integer():
+            raise ModelError(
+                f"its input {index} ({self.inputs[index]!r}) is {value}; expected a whole number"
+            )
+        return int(value)
+
     def sizes(self, index: int) -> tuple[int | None, ...]:
         """The constant input `index` as a list of integers, `BATCH` where one is the batch size."""
         operand = self._operand(index)
+        value = operand.values[0] if isinstance(operand, Varying) else self.constant(index)
+        if value.dtype.kind not in "iu":
+            raise ModelError(
+                f"its input {index} ({self.inputs[index]!r}) has dtype {value.dtype}; expected integers"
+            )
         if not isinstance(operand, Varying):
-            return tuple(int(n) for n in self.constant(index).reshape(-1))
+            return tuple(int(n) for n in value.reshape(-1))
         if operand.values[0].shape != operand.values[1].shape:
             raise Unsupported(f"the length of its input {index} depends on the batch size")
         result: list[int | None] = []

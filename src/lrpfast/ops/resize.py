@@ -75,9 +75,7 @@ def _by_scales(node: OnnxNode, scales: Mapping[int, float]) -> dict[int, Axis]:
         if axis:
             source = shape[axis - 1]
             target = int(np.float32(scale) * np.float32(source))
-            if target < 1:
-                raise ModelError(f"scale {scale} leaves nothing of an axis of {source}")
-            resized[axis - 1] = Axis(source, target, scale, single=True)
+            resized[axis - 1] = _axis(node, source, target, scale, single=True)
     return resized
 
 
@@ -94,7 +92,7 @@ def _by_sizes(node: OnnxNode, axes: list[int]) -> dict[int, Axis]:
         raise Unsupported(f"sizes is {sizes}: an axis of the samples gets no size, or the batch's")
     targets = {axis - 1: int(n or 0) for axis, n in named.items() if axis}
     if policy == "stretch":
-        return {axis: Axis(shape[axis], n, n / shape[axis]) for axis, n in targets.items()}
+        return {axis: _axis(node, shape[axis], n, n / shape[axis]) for axis, n in targets.items()}
     choose = {"not_larger": min, "not_smaller": max}.get(policy)
     if choose is None:
         raise ModelError(
@@ -103,7 +101,15 @@ def _by_sizes(node: OnnxNode, axes: list[int]) -> dict[int, Axis]:
     scale = choose([n / shape[axis] for axis, n in targets.items()] + [1.0] * (0 in named))
     if 0 in named and scale != 1:
         raise Unsupported(f"it resizes axis 0, the batch, by {scale}, as all axes; name the others as axes")
-    return {axis: Axis(shape[axis], int(scale * shape[axis] + 0.5), scale) for axis in targets}
+    return {axis: _axis(node, shape[axis], int(scale * shape[axis] + 0.5), scale) for axis in targets}
+
+
+def _axis(node: OnnxNode, source: int, target: int, scale: float, single: bool = False) -> Axis:
+    """How an axis is resized, within the limits: what comes of it is computed place by place."""
+    if target < 1:
+        raise ModelError(f"scale {scale} leaves nothing of an axis of {source}")
+    node.budget.take(24 * target, f"what resizes {source} to {target} places")
+    return Axis(source, target, scale, single)
 
 
 def _cropped(node: OnnxNode, axes: list[int], resized: Mapping[int, Axis]) -> dict[int, Axis]:
@@ -156,6 +162,10 @@ def _resized(node: OnnxNode, resized: Mapping[int, Axis], coordinates: str, roun
         return _nearest(x.shape, {axis: nearest(how, coordinates, rounding) for axis, how in changed.items()})
     if x.integer:
         raise Unsupported("it interpolates integers, which rounds; cast them to floats first")
+    for how in changed.values():  # a matrix in float64, made of a few numbers for each of its places
+        node.budget.take(
+            8 * how.target * (how.source + 32), f"what resizes {how.source} to {how.target} places"
+        )
     cubic = node.number("cubic_coeff_a", -0.75) if mode == "cubic" else None
     options = bool(node.integer("antialias", 0)), bool(node.integer("exclude_outside", 0))
     return _interpolated(

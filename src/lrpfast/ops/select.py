@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import ModelError
 from ..graph import Fact
 from .affine import expanded, of_sample
 from .arithmetic import one_shape
@@ -106,13 +108,17 @@ def _read_where(node: OnnxNode) -> Reading:
         raise Unsupported(f"its input 0 ({node.inputs[0]!r}) is computed, not a constant")
     computed = [index for index in (1, 2) if not node.is_constant(index)]
     shape = broadcast_inputs(node, *computed)
-    mask = of_sample(node, 0, node.shared(0, 1 + len(shape)), shape)
+    condition = node.shared(0, 1 + len(shape))
+    if condition.dtype.kind != "b":
+        raise ModelError(f"its input 0 ({node.inputs[0]!r}) has dtype {condition.dtype}; expected booleans")
+    mask = of_sample(node, 0, condition, shape)
     if len(computed) == 2:
         return Applied(Where(mask), (expanded(node, 1, shape), expanded(node, 2, shape)))
     if computed == [2]:
         mask = ~mask
     other = 3 - computed[0]
     fill: Any = of_sample(node, other, node.shared(other, 1 + len(shape)), shape).astype(np.float64)
+    node.budget.take(9 * math.prod(shape), f"a mask of shape {shape}")
     fill = np.where(mask, 0, fill)
     if not np.isfinite(fill).all():
         raise Unsupported("it puts NaN or infinity in the place of what it masks")

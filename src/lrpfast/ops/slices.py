@@ -79,6 +79,8 @@ def _read_concat(node: OnnxNode) -> Reading:
         end = computed[place + 1] if place + 1 < len(computed) else len(node.inputs)
         before = [_piece(node, i, axis, shape) for i in range(index if place == 0 else 0)]
         after = [_piece(node, i, axis, shape) for i in range(index + 1, end)]
+        if before or after:
+            node.budget.take(8 * node.fact(index).size, f"a border of shape {node.fact(index).shape}")
         pieces.append(_between(index, node.fact(index).shape, axis, before, after))
     if len(pieces) == 1:
         return pieces[0] if isinstance(pieces[0], Applied) else Identity()
@@ -90,7 +92,7 @@ def _piece(node: OnnxNode, index: int, axis: int, shape: Ints) -> Array:
     row = node.row(index)
     piece = row.astype(np.float64) if row.dtype.kind in "iu" else node.floats(index, row)
     others, own = ((*sizes[:axis], *sizes[axis + 1 :]) for sizes in (shape, piece.shape))
-    if others != own:
+    if piece.ndim != len(shape) or others != own:
         raise ModelError(f"it joins samples of shapes {shape} and {piece.shape} along axis {axis + 1}")
     return piece
 

@@ -6,7 +6,7 @@ Readers of ONNX's Gather, GatherElements, GatherND, Compress and Trilu.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -140,15 +140,14 @@ class Pick(Movement):
 # --- ONNX ---
 
 
-def taken(shape: Ints, axis: int, indices: Iterable[int]) -> Op:
+def taken(shape: Ints, axis: int, indices: Indices | Sequence[int]) -> Op:
     """The elements with `indices` along `axis` of a sample of `shape`: a slice if they are in equal steps."""
-    places = [int(n) for n in indices]
-    step = places[1] - places[0] if len(places) > 1 else 1
-    run = range(places[0], places[0] + step * len(places), step or 1)
-    if list(run) != places:
-        return Take(axis, np.array(places))
+    places = np.asarray(indices, np.intp)
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    if not step or (np.diff(places) != step).any():
+        return Take(axis, places)
     ranges = [range(n) for n in shape]
-    ranges[axis] = run
+    ranges[axis] = range(int(places[0]), int(places[0]) + step * len(places), step)
     return sliced(ranges)
 
 
@@ -197,6 +196,7 @@ def _read_gather_elements(node: OnnxNode) -> Pick:
     places[axis] = indices
     if any(n > m for i, (n, m) in enumerate(zip(indices.shape, shape, strict=True)) if i != axis):
         raise ModelError(f"its indices have shape {indices.shape} per sample, its data {shape}")
+    node.budget.take(8 * math.prod(shape), f"indices of shape {shape}")
     return Pick(np.arange(math.prod(shape)).reshape(shape)[tuple(places)])
 
 
@@ -210,6 +210,7 @@ def _read_gather_nd(node: OnnxNode) -> Pick:
     kept, lead = batch_dims - 1, indices.shape[: batch_dims - 1]
     if indices.ndim <= kept or lead != shape[:kept] or indices.shape[-1] > len(shape) - kept:
         raise ModelError(f"its indices have shape {indices.shape} per sample, its data {shape}")
+    node.budget.take(8 * math.prod(shape), f"indices of shape {shape}")
     numbers = np.arange(math.prod(shape)).reshape(shape)
     columns = [_from_zero(indices[..., i], shape[kept + i]) for i in range(indices.shape[-1])]
     # The axes of batch_dims go along: each place in them indexes itself.
@@ -238,7 +239,8 @@ def _read_trilu(node: OnnxNode) -> Mask:
     shape = node.fact(0).shape
     if len(shape) < 2:
         raise Unsupported(f"its matrices of a sample of shape {shape} reach across the batch")
-    k = int(node.scalar(1, 0))
+    k = node.whole(1, 0)
+    node.budget.take(3 * math.prod(shape), f"a mask of shape {shape}")
     ones = np.ones(shape, bool)
     kept = np.triu(ones, k) if node.integer("upper", 1) else np.tril(ones, k)
     return Mask(kept, np.zeros(()))

@@ -146,6 +146,8 @@ def _divided(divisor: Factor, exponent: float, mean: Ints | None, shape: Ints) -
     if found is None or found[1] != (mean is not None) or (mean is not None and found[2] != mean):
         return None
     size, centred, axes = found
+    if size <= 0:
+        return None
     size = 1.0 if _near(size, 1) else size
     epsilon /= math.sqrt(size) if outside else size
     if centred or epsilon:
