@@ -169,7 +169,7 @@ def test_pickles_in_zarr_arrays_are_not_run(place: str, tmp_path: Path) -> None:
     (folder / ".zarray").write_text(json.dumps(about))
     (folder / "0.0.0.0").write_bytes(pickle.dumps(Malice(mark)))
     with pytest.raises(InputError):
-        list(open_store(str(folder), "a", SAMPLE).items(0, 1))
+        list(open_store(str(folder), "a", Decoder(SAMPLE, Preprocessing())).items(0, 1))
     assert not mark.exists()
 
 
@@ -263,3 +263,19 @@ def test_small_models_that_make_large_arrays(
     model = model_of(nodes, (1, 4), constants)
     with pytest.raises(ModelError, match=r"more than the limit|must be less than|the size of its result"):
         lrpfast.load(model)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        node("MaxPool", "x", kernel_shape=[40001], pads=[20000, 20000]),
+        node("AveragePool", "x", kernel_shape=[40001], pads=[20000, 20000]),
+        node("Conv", "x w", pads=[20000, 20000]),
+        node("Resize", "x - s", mode="nearest"),
+    ],
+    ids=lambda last: last.op_type,
+)
+def test_windows_that_kernels_could_not_list(last: onnx.NodeProto) -> None:
+    constants = {"w": np.ones((1, 1, 40001), np.float32), "s": np.array([1, 1, 40001], np.float32)}
+    with pytest.raises(ModelError, match=r"a window of 40001 over .* places"):
+        lrpfast.load(model_of([last], ("n", 1, 40001 if last.op_type != "Resize" else 3), constants))

@@ -10,7 +10,7 @@ from .limits import Limits
 from .onnx_branches import graphs
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 Key = tuple[str, str, str]
 """What a call names a function by: domain, name, overload."""
@@ -88,7 +88,7 @@ class _Calls:
     """
 
     def __init__(self, model: ModelProto, limits: Limits) -> None:
-        self.functions = {(each.domain, each.name, each.overload): each for each in model.functions}
+        self.functions = {(each.domain, each.name, _overload(each)): each for each in model.functions}
         self.limits = limits
         self.known: dict[Key, tuple[int, int]] = {}
         self.open: list[Key] = []
@@ -98,7 +98,7 @@ class _Calls:
         count = nbytes = 0
         for node in nodes:
             parts = [self.size(graph.node) for graph in graphs(node)]
-            key = (node.domain, node.op_type, node.overload)
+            key = (node.domain, node.op_type, _overload(node))
             parts.append(self.size_of(key) if key in self.functions else (1, node.ByteSize()))
             count += sum(part[0] for part in parts)
             nbytes += sum(part[1] for part in parts)
@@ -116,3 +116,8 @@ class _Calls:
             self.known[key] = self.size(self.functions[key].node)
             self.open.pop()
         return self.known[key]
+
+
+def _overload(thing: NodeProto | FunctionProto) -> str:
+    """Which of the functions of one name it is; before onnx 1.16 there was one of each."""
+    return str(getattr(thing, "overload", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -78,27 +79,36 @@ def open_store(url: str, name: str, decoder: Decoder) -> Source:
         There is no array, or its samples are not the network's.
     """
     zarr = need("zarr", EXTRA, "a Zarr array")
-    try:
+    with _reading(url):
         found = zarr.open(url, mode="r")
-    except Exception as error:  # each kind of store has its own ways to fail
-        raise InputError(f"cannot read the Zarr array {url!r}: {error}") from error
     is_array = isinstance(found, zarr.Array)
     if not isinstance(decoder.shapes, Mapping):
         if not is_array:
-            keys = ", ".join(found.array_keys()) or "no arrays"
+            with _reading(url):
+                keys = ", ".join(found.array_keys()) or "no arrays"
             raise InputError(f"{url!r} is a Zarr group of {keys}; name one of its arrays: {url}/NAME")
         return _stored(url, name, found, decoder.shapes)
-    there = [] if is_array else list(found.array_keys())
+    with _reading(url):
+        there = {} if is_array else {key: found[key] for key in found.array_keys() if key in decoder.shapes}
     if not set(decoder.shapes) <= set(there):
-        held = "an array" if is_array else f"a group of {', '.join(there) or 'no arrays'}"
+        held = "an array" if is_array else f"a group of {', '.join(found.array_keys()) or 'no arrays'}"
         raise InputError(f"{url!r} is {held}; {decoder.wanted} in a Zarr group")
     arrays = [
-        _stored(f"{url}/{key}", name, found[key], shape) for key, shape in by_name(decoder.shapes).items()
+        _stored(f"{url}/{key}", name, there[key], shape) for key, shape in by_name(decoder.shapes).items()
     ]
     if len(set(map(len, arrays))) != 1:
-        counts = ", ".join(f"{key} {found[key].shape}" for key in decoder.shapes)
+        counts = ", ".join(f"{key} {there[key].shape}" for key in decoder.shapes)
         raise InputError(f"{url!r} holds {counts}; expected as many samples of each input")
     return Together(arrays)
+
+
+@contextlib.contextmanager
+def _reading(url: str) -> Iterator[None]:
+    """What is raised by damaged stores becomes an `InputError` that names them."""
+    try:
+        yield
+    except Exception as error:  # each kind of store has its own ways to fail
+        raise InputError(f"cannot read the Zarr array {url!r}: {error}") from error
 
 
 def _stored(url: str, name: str, array: Any, shape: Shape) -> Stored:

@@ -13,7 +13,7 @@ from ..graph import Fact
 from .base import Array, Linear
 from .parameters import integers, parameter
 from .reading import OnnxNode, Unsupported, reads
-from .windows import MAX_AXES, Ints, Windows, read_pads, split_pads
+from .windows import MAX_AXES, Ints, Windows, check_countable, read_pads, split_pads
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,9 @@ class Conv(_Convolution):
     def infer(self, *inputs: Fact) -> Fact:
         (x,) = inputs
         self._check(x)
-        return Fact((self.channels_out, *self.windows.output_size(x.shape[1:])))
+        size = self.windows.output_size(x.shape[1:])
+        check_countable(self.windows.window, x.shape[1:], size)
+        return Fact((self.channels_out, *size))
 
     def forward(self, *inputs: Array) -> Array:
         (x,) = inputs
@@ -175,6 +177,7 @@ class ConvTranspose(_Convolution):
         size = self.output_size(x.shape[1:])
         if min(size) < 1:
             raise ModelError(f"its pads {self.pads} cut the whole output away (size {size})")
+        check_countable(self.windows.window, x.shape[1:], size)
         return Fact((self.channels_out, *size))
 
     def forward(self, *inputs: Array) -> Array:

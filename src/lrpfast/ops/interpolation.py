@@ -17,7 +17,7 @@ from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear, Movement
 from .parameters import integers, parameter
-from .windows import MAX_AXES, Ints
+from .windows import MAX_AXES, Ints, check_countable
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ class Upsample(Movement):
             raise ModelError(
                 f"its input has shape {x.shape} per sample; expected channels and {len(self.factors)} axes more"
             )
-        sizes = (n * f for n, f in zip(x.shape[1:], self.factors, strict=True))
+        sizes = tuple(n * f for n, f in zip(x.shape[1:], self.factors, strict=True))
+        check_countable(self.factors, x.shape[1:], sizes)
         return replace(x, shape=(x.shape[0], *sizes))
 
     def forward(self, *inputs: Array) -> Array:

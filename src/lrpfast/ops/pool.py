@@ -14,7 +14,7 @@ from ..errors import ModelError
 from ..graph import Fact
 from .base import Array, Linear, Op
 from .reading import OnnxNode, reads
-from .windows import MAX_AXES, Ints, Windows, read_pads
+from .windows import MAX_AXES, Ints, Windows, check_countable, read_pads
 
 Geometry = tuple[Ints, Ints, Ints, Ints]
 Counts = NDArray[np.integer]
@@ -73,6 +73,11 @@ class _Windowed(_Pool):
 
     def windows(self, shape: Ints) -> Windows:
         return Windows(self.window, self.strides, self.pads, self.dilations, self.ceil_mode)
+
+    def infer(self, *inputs: Fact) -> Fact:
+        found = super().infer(*inputs)
+        check_countable(self.window, inputs[0].shape[1:], found.shape[1:])
+        return found
 
 
 def _elements(windows: Windows, size: Ints, output_size: Ints, padding: bool = False) -> list[Counts]:

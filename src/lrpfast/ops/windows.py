@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from .reading import OnnxNode
 
 MAX_AXES = 3
 Ints = tuple[int, ...]
+
+MOST_READS = 2**28
+"""Taps times places of an axis: kernels list what each tap reads, 8 bytes for each."""
 
 BOTH = (slice(None), slice(None))
 """Indices of all samples and channels."""
@@ -128,6 +132,17 @@ class Windows:
         inner = tuple(slice(count) for count in counts)
         outer = tuple(slice(a, a + count) for a, count in zip(self.pads_begin, counts, strict=True))
         return BOTH + inner, BOTH + outer
+
+
+def check_countable(window: Ints, size: Ints, output_size: Ints) -> None:
+    """Raise `ModelError` if kernels could not list what windows read, or count the places of a feature map."""
+    for k, n, m in zip(window, size, output_size, strict=True):
+        if k * max(n, m) > MOST_READS:
+            raise ModelError(
+                f"a window of {k} over {max(n, m)} places; expected a product of at most {MOST_READS}"
+            )
+    if max(math.prod(size), math.prod(output_size)) >= 2**31:
+        raise ModelError(f"its feature maps are of {size} and {output_size}; expected less than 2^31 places")
 
 
 def same_pads(size: Ints, windows: Windows, upper: bool) -> Ints:
