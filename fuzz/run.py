@@ -33,28 +33,33 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--only", nargs="+", choices=PROPERTIES, default=list(PROPERTIES))
     parser.add_argument("--folder", type=Path, default=Path("build/fuzz"))
+    parser.add_argument("--runs", type=int, default=-1, help="end after so many inputs, if time allows")
+    parser.add_argument("--seed", type=int, default=0, help="for the same inputs each time; 0 for others")
     given = parser.parse_args()
     findings: Path = given.folder / "findings"
     findings.mkdir(parents=True, exist_ok=True)
     before = set(findings.iterdir())
     for name, seconds in _shared(given.only, given.seconds).items():
-        fuzz(name, seconds, given.folder)
+        fuzz(name, seconds, given.folder, given.runs, given.seed)
     new = sorted(set(findings.iterdir()) - before)
     for path in new:
         print(f"finding: {path}")
     return bool(new)
 
 
-def fuzz(name: str, seconds: float, folder: Path) -> None:
+def fuzz(name: str, seconds: float, folder: Path, most: int, seed: int) -> None:
     """Fuzz one property; start again where an input ends the process, until the time is up."""
     seeds, corpus = folder / "seeds" / name, folder / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)
     write(name, seeds)
-    end, runs, coverage = time.monotonic() + seconds, 0, "0"
+    start_time, runs, coverage = time.monotonic(), 0, "0"
+    end = start_time + seconds
     log = folder / f"{name}.log"
     with log.open("w") as out:
-        while (left := end - time.monotonic()) >= 1:
+        while (left := end - time.monotonic()) >= 1 and (most < 0 or runs < most):
             options = [
+                f"-runs={most - runs if most > 0 else most}",
+                f"-seed={seed}",
                 f"-max_total_time={int(left)}",
                 f"-timeout={HANG}",
                 "-rss_limit_mb=4096",
@@ -71,7 +76,7 @@ def fuzz(name: str, seconds: float, folder: Path) -> None:
             coverage = (re.findall(r"cov: (\d+)", said) or [coverage])[-1]
             for line in re.findall(r"^FOUND.*|^==\d+== ?ERROR.*", said, re.MULTILINE):
                 print(line, flush=True)
-    print(f"{name}: {runs} inputs in {seconds:.0f} s, coverage {coverage}", flush=True)
+    print(f"{name}: {runs} inputs in {time.monotonic() - start_time:.0f} s, coverage {coverage}", flush=True)
 
 
 def _shared(names: Sequence[str], seconds: float) -> dict[str, float]:

@@ -65,6 +65,7 @@ def main(preset: str, *arguments: str) -> int:
         "PYTHONPATH": str(package),
         "LRPFAST_TEST_BACKENDS": "native",
         "LRPFAST_BACKEND": "",
+        "OPENBLAS_NUM_THREADS": "1",  # NumPy's threads are not instrumented: what they hand over would be races
         # libstdc++ too, or what it throws is not seen to be thrown.
         "LD_PRELOAD": f"{runtime(RUNTIMES[preset])} {runtime('libstdc++.so')}",
         "ASAN_OPTIONS": f"{options}:detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1",

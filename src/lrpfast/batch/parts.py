@@ -21,7 +21,7 @@ from .places import EXTRA, Place, writing_into
 KEY = b"lrpfast"
 """Where the footer has the part's facts, as JSON."""
 
-GROUP_BYTES = 2**24
+GROUP_BYTES = 2**22
 """About so many bytes of rows are put together to a row group; a part may be one."""
 
 

@@ -51,9 +51,10 @@ def open_source(url: str | os.PathLike[str], decoder: Decoder, columns: Columns)
     return source
 
 
-def may_hold_pictures(url: str) -> bool:
-    """Whether a source is something else than arrays, by its name alone."""
-    return suffix_of(url.rstrip("/")) not in (*ARRAYS, ".zarr")
+def may_hold_pictures(url: str, inputs: int) -> bool:
+    """Whether a source is something else than arrays, by its name alone; of several inputs, whether it is a table."""
+    suffix = suffix_of(url.rstrip("/"))
+    return suffix not in (*ARRAYS, ".zarr") if inputs == 1 else suffix in TABLES
 
 
 def check_apart(source: str | os.PathLike[str], outputs: Iterable[str | os.PathLike[str]]) -> None:

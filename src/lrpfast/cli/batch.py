@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -54,7 +54,9 @@ HELP = """Explain all inputs of SOURCE, in a job that can be stopped and goes on
     SOURCE is a folder, a pattern in quotes ("photos/*.jpg"), a list (.txt, a
     path a line), an .npy or .npz file of many samples, a Parquet file with
     pictures as bytes, paths or tensors, or a Zarr array; a path, or a URL
-    that fsspec knows (s3://..., memory://...).
+    that fsspec knows (s3://..., memory://...). Of a model with several
+    inputs: .npz files with an array named like each input, a Parquet file
+    with a column for each, or a Zarr group with an array for each.
 
     OUT becomes a folder with a Parquet data set: a row for each input, with
     its id, target, score, relevance, conservation figures, and the error if
@@ -146,7 +148,12 @@ class ThresholdType(click.ParamType):  # type: ignore[type-arg]
     help=f"How a picture becomes input: {', '.join(PREPROCESSINGS)}, or a .json file.  "
     "[default: imagenet; 0 to 1 for one channel]",
 )
-@click.option("--column", metavar="NAME", help="The table's column of inputs.  [default: found by itself]")
+@click.option(
+    "--column",
+    metavar="NAME",
+    multiple=True,
+    help="The table's column of inputs; of several inputs INPUT=NAME, repeatable.  [default: found by itself]",
+)
 @click.option("--id-column", metavar="NAME", help="The table's column of names.  [default: id]")
 @click.option(
     "--top-k",
@@ -203,7 +210,7 @@ def batch(
     model: str, source: str, out: str, target: str, labels: str | None, composite: str,
     parameters: Parameters, low: float | None, high: float | None, on_blowup: str,
     blowup: float, init: str | None, preprocess: str | None,
-    column: str | None, id_column: str | None, top_k: int, zarr: str | None, png: str | None,
+    column: tuple[str, ...], id_column: str | None, top_k: int, zarr: str | None, png: str | None,
     batch_size: int | None, part_rows: int | None, workers: int | None, ray: str | None, reference: str | None,
     fail_on: tuple[tuple[str, float], ...], input_shape: InputShape | None, output: str | None, threads: int | None,
     max_memory: int | None, backend: str | None, dtype: str, as_json: bool,
@@ -221,24 +228,22 @@ def batch(
         parse(target, names, shape)
     except InputError as error:
         raise usage(str(error)) from error
-    if len(network.inputs) != 1:
-        raise usage(
-            f"{model!r} has {len(network.inputs)} inputs; a batch is for networks with one",
-            "use lrpfast.Explainer in Python",
-        )
-    preprocessing = choose_preprocessing(preprocess, network.input_shape)
-    boxed = preprocess is not None and composite in BOXED
-    box = bounds(preprocessing, network.input_shape) if boxed else None
+    shapes = [fact.shape for fact in network.inputs.values()]
+    pictures = [shape for shape in shapes if is_picture(shape)]
+    preprocessing = choose_preprocessing(preprocess, (pictures or shapes)[0])
+    boxed = preprocess is not None and composite in BOXED and len(shapes) == 1
+    box = bounds(preprocessing, shapes[0]) if boxed else None
     chosen = make_composite(composite, parameters, low, high, network.canonized(dtype).graph, box)
-    if preprocess is None and may_hold_pictures(source) and is_picture(network.input_shape):
+    if preprocess is None and may_hold_pictures(source, len(shapes)) and pictures:
         how = "brought to 0 ... 1" if preprocessing == UNIT else "preprocessed as for ImageNet"
         note(f"pictures are {how}; if the network wants them otherwise, say --preprocess")
+    columns = columns_of(column, len(shapes))
     progress = Rate()
     try:
         with _cluster(ray):
             summary = run(
                 network, source, out, composite=chosen, target=target, init=init, labels=names,
-                preprocessing=preprocessing, column=column, id_column=id_column, top_k=top_k, zarr=zarr, png=png,
+                preprocessing=preprocessing, column=columns, id_column=id_column, top_k=top_k, zarr=zarr, png=png,
                 batch_size=batch_size, part_rows=part_rows, max_memory=max_memory, threads=threads, workers=workers,
                 ray=ray, backend=backend, dtype=dtype, on_blowup=on_blowup, blowup=blowup, reference=reference,
                 progress=progress,
@@ -254,6 +259,19 @@ def batch(
         cells = (out, f"{summary.inputs} inputs", f"{summary.failed} failed", f"{summary.parts} parts")
         click.echo("\t".join((*cells, f"unexplained {summary.conservation_worst:.1e}")))
     return _judged(summary, dict(fail_on), reference)
+
+
+def columns_of(given: Sequence[str], inputs: int) -> str | dict[str, str] | None:
+    """What ``--column`` says: a column, or one by the name of each input."""
+    if inputs > 1 or len(given) > 1:
+        pairs = [each.partition("=") for each in given]
+        wrong = [each for each, (_, mark, column) in zip(given, pairs, strict=True) if not (mark and column)]
+        if inputs == 1 or wrong:
+            expected = "one column" if inputs == 1 else "INPUT=COLUMN"
+            raise usage(f"--column is {' '.join(wrong or given)!r}; expected {expected}",
+                        "lrpfast inspect names the model's inputs")  # fmt: skip
+        return {name: column for name, _, column in pairs} or None
+    return given[0] if given else None
 
 
 @contextlib.contextmanager

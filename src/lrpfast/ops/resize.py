@@ -74,7 +74,9 @@ def _by_scales(node: OnnxNode, scales: Mapping[int, float]) -> dict[int, Axis]:
     for axis, scale in scales.items():
         if axis:
             source = shape[axis - 1]
-            target = int(min(np.float32(scale) * np.float32(source), 2.0**62))  # of which none is infinite
+            if scale * source >= 2**31:
+                raise ModelError(f"it resizes axis {axis}, of {source}, by {scale}; expected a size below 2³¹")
+            target = int(np.float32(scale) * np.float32(source))
             resized[axis - 1] = _axis(node, source, target, scale, single=True)
     return resized
 
