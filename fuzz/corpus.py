@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.append(str(TESTS))
@@ -46,11 +47,28 @@ def _models() -> Iterator[bytes]:
     """The small networks of the tests, ONNX's own cases of single operators, and its networks with weights left out."""
     for make in SMALL_NETWORKS.values():
         yield make().SerializeToString()
+    yield _with_functions().SerializeToString()
     for case in conformance_cases.all_cases():
         if not (case.expanded or conformance_cases.inapplicable(case)):
             yield next(conformance_cases.readings(case)).model.SerializeToString()
     for path in FOLDER.glob("light_*.onnx"):
         yield path.read_bytes()
+
+
+def _with_functions() -> onnx.ModelProto:
+    """Two functions, one of which calls the other."""
+    make = onnx.helper
+    model = SMALL_NETWORKS["mlp"]()
+    opsets = [*model.opset_import, make.make_opsetid("own", 1)]
+    inner = [make.make_node("LeakyRelu", ["x"], ["a"], alpha=0.1), make.make_node("Add", ["a", "x"], ["y"])]
+    outer = [make.make_node("Inner", ["x"], ["a"], domain="own"), make.make_node("Tanh", ["a"], ["y"])]
+    model.functions.append(make.make_function("own", "Inner", ["x"], ["y"], inner, opsets))
+    model.functions.append(make.make_function("own", "Outer", ["x"], ["y"], outer, opsets))
+    model.opset_import.append(opsets[-1])
+    for node in model.graph.node:
+        if node.op_type == "Relu":
+            node.op_type, node.domain = "Outer", "own"
+    return model
 
 
 def _images() -> Iterator[bytes]:

@@ -59,9 +59,10 @@ def _clamped(n: int) -> int:
 
 
 def _graph(model: ModelProto, rng: Rng) -> GraphProto:
-    """The model's graph, or one inside of a node."""
+    """The model's graph, one inside of a node, or a function, which has nodes too."""
     graph = model.graph
     inner = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    inner += model.functions
     return rng.choice(inner) if inner and rng.random() < 0.3 else graph
 
 

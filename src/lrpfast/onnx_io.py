@@ -297,7 +297,7 @@ class _Loader:
         if node.op_type == "Constant":
             return [self.stated(attributes)]
         constants = [None if isinstance(operand, Fact) else operand for operand in operands]
-        return self.folding.fold(node, constants)
+        return self.folding.fold(node, constants, attributes)
 
     def stated(self, attributes: dict[str, Any]) -> Constant:
         """The value of a Constant node."""
