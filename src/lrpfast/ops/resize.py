@@ -75,7 +75,9 @@ def _by_scales(node: OnnxNode, scales: Mapping[int, float]) -> dict[int, Axis]:
         if axis:
             source = shape[axis - 1]
             if scale * source >= 2**31:
-                raise ModelError(f"it resizes axis {axis}, of {source}, by {scale}; expected a size below 2³¹")
+                raise ModelError(
+                    f"it resizes axis {axis}, of {source}, by {scale}; expected a size below 2³¹"
+                )
             target = int(np.float32(scale) * np.float32(source))
             resized[axis - 1] = _axis(node, source, target, scale, single=True)
     return resized
