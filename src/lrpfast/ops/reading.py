@@ -209,7 +209,7 @@ class OnnxNode:
             return default
         try:
             return convert(self.attributes[name])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ModelError(
                 f"its attribute {name} has the unusable value {self.attributes[name]!r}"
             ) from None
