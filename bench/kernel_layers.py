@@ -128,7 +128,8 @@ def conv(kernel: str, ending: str, lanes: int, c: int, m: int, side: int, taps: 
 def depthwise(kernel: str, ending: str, lanes: int, c: int, side: int, taps: int, stride: int) -> Call:
     x, z, geometry = windows(side, taps, stride, taps // 2)
     arguments = linear(kernel, ending, (1, c, *x), (1, c, *z), lanes, lanes)
-    return Call(arguments | geometry | {"w": normal(c, 1, 1, taps, taps)}, 2 * c * taps**2 * int(np.prod(z)))
+    rest = {"w": normal(c, 1, 1, taps, taps), "src_high": np.inf}
+    return Call(arguments | geometry | rest, 2 * c * taps**2 * int(np.prod(z)))
 
 
 def sumpool(kernel: str, ending: str, lanes: int, c: int, side: int, window: int, stride: int) -> Call:
