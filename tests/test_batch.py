@@ -24,8 +24,8 @@ from toy_networks import IMAGES, W1, X, cnn, linear, mlp
 
 import lrpfast
 from lrpfast.batch import run, streams
-from lrpfast.batch.encoding import strongest
 from lrpfast.batch.decoding import Decoder
+from lrpfast.batch.encoding import strongest
 from lrpfast.batch.sources import open_source
 from lrpfast.batch.tables import Columns
 from lrpfast.errors import InputError, OutputError
