@@ -7,7 +7,8 @@
 Prints, for each, the median milliseconds and CPU milliseconds per input, over turns that alternate, and the ratio of
 the two. CPU time is that of the whole process: it is what remains comparable on a machine that does something else,
 too. What a job does once (reading the model, making the plan, first pages of memory) is left out by measuring two
-jobs, of which one has so many inputs more; it is printed by itself, as is the most memory the process ever held.
+jobs, of which one has so many inputs more; it is printed by itself. Memory is what bench/processes.py says of a
+command.
 
 The relevance that the job wrote is compared with the Explainer's, bit by bit where the backend is native: the exit
 code is 1 if they differ. No time is asserted.
@@ -17,14 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.dataset
@@ -133,7 +133,7 @@ class Contest:
             sys.exit(f"the job's relevance differs by up to {np.abs(found - expected).max():.1e}")
 
 
-def measure(options: argparse.Namespace) -> dict[str, object]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(subject(options.network), Path(folder), options)
         contest.check()
@@ -144,15 +144,14 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             first = cost(lambda: contest.job(few))
             jobs.append(cost(lambda: contest.job(many)) - first)
             starts.append(first)
-    found = {"network": options.network, "source": options.source, "inputs": options.inputs}
+    found: dict[str, Any] = {"network": options.network, "source": options.source, "inputs": options.inputs}
     for name, costs in (("explainer", explaining), ("job", jobs)):
         for which in Cost._fields:
             found[f"{name}_{which}"] = statistics.median(getattr(c, which) for c in costs) / options.inputs
     found["ratio"] = found["explainer_seconds"] / found["job_seconds"]
     found["cpu_ratio"] = found["explainer_cpu"] / found["job_cpu"]
     rest = statistics.median(c.seconds for c in starts) - few * found["job_seconds"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {**found, "start_seconds": rest, "peak_mib": peak / 2**20}
+    return {**found, "start_seconds": rest}
 
 
 def main() -> None:
@@ -179,9 +178,7 @@ def main() -> None:
             f"  {name:10} {1e3 * found[f'{name}_seconds']:8.2f} ms   CPU {1e3 * found[f'{name}_cpu']:8.2f} ms"
         )
     print(f"  ratio      {found['ratio']:8.1%}      CPU {found['cpu_ratio']:8.1%}")
-    print(
-        f"a job takes {found['start_seconds']:.2f} s besides; at most {found['peak_mib']:.0f} MiB in memory"
-    )
+    print(f"a job takes {found['start_seconds']:.2f} s besides")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

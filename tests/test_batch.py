@@ -23,8 +23,9 @@ from PIL import Image
 from toy_networks import IMAGES, W1, X, cnn, linear, mlp
 
 import lrpfast
-from lrpfast.batch import run
+from lrpfast.batch import run, streams
 from lrpfast.batch.decoding import Decoder
+from lrpfast.batch.encoding import strongest
 from lrpfast.batch.sources import open_source
 from lrpfast.batch.tables import Columns
 from lrpfast.errors import InputError, OutputError
@@ -141,6 +142,13 @@ def test_the_strongest_elements() -> None:
         size = np.abs(expected)
         np.testing.assert_allclose(size[row["places"]], np.sort(size)[::-1][:5], rtol=1e-9)
         np.testing.assert_allclose(row["values"], expected[row["places"]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 12, 20])
+def test_of_equally_strong_elements_the_first_ones(k: int) -> None:
+    relevance = np.array([0, 2, -1, -2, 3, 0, 1, 2, -3, 0, 0, 1], np.float32).reshape(3, 4)
+    expected = sorted(range(12), key=lambda i: (-abs(relevance.flat[i]), i))[:k]
+    assert strongest(relevance, k).tolist() == expected
 
 
 @pytest.mark.parametrize(("policy", "blowups", "failed"), [("warn", 2, 0), ("ignore", 0, 0), ("error", 0, 2)])
@@ -805,6 +813,23 @@ def test_memory_does_not_grow_with_the_number_of_inputs() -> None:
     few, many = peak(200), peak(2000)
     assert 4 * size * 1800 > 7e6  # what more inputs there are
     assert many - few < 3e6  # what Arrow holds at the moment is more at one time than at another
+
+
+def test_each_thread_has_batches_of_its_own_if_there_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "get_num_threads", lambda: 4)
+    network = cnn()
+    size = lrpfast.Explainer(network).memory_per_sample + 2 * streams.UNDER_WAY * IMAGES[0].nbytes
+
+    def shared(inputs: int, **limits: Any) -> tuple[int, int, int, int | None]:
+        found = streams.shared_out(lrpfast.Explainer(network, **limits), 1, inputs)
+        return found.count, found.threads, found.most, found.memory
+
+    assert shared(10**6) == (4, 1, streams.MOST, None)
+    assert shared(20) == (4, 1, 5, None)
+    assert shared(3) == (1, 4, 3, None)
+    assert shared(10**6, threads=2)[:2] == (2, 1)
+    assert shared(10**6, max_memory=12 * size) == (4, 1, 3, 3 * size)
+    assert shared(10**6, max_memory=4 * size - 1) == (1, 4, 3, 4 * size - 1)
 
 
 def test_batches_fit_into_the_memory() -> None:

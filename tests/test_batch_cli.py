@@ -135,6 +135,15 @@ def test_a_missing_package_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert 'pip install "lrpfast[batch]"' in result.stderr
 
 
+def test_zarr_on_a_python_that_is_too_old_for_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    zarr.create_array("x.zarr", data=CLOTHES)
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    for arguments in (("x.npy", "-o", "out", "--zarr", "r.zarr"), ("x.zarr", "-o", "out")):
+        result = run(*arguments)
+        assert (result.exit_code, "zarr 3, and that Python 3.11 or newer" in result.stderr) == (4, True)
+        assert not Path("out").exists()
+
+
 def test_bounds_of_pictures_follow_from_their_preprocessing(run: Run) -> None:
     np.save("x.npy", np.clip(CLOTHES, -1, 1))
     result = run("x.npy", "-o", "out", "-c", "epsilon_gamma_box", "--preprocess", "tf")

@@ -28,6 +28,7 @@ from .reports import Summary, read_reference, write_report
 from .settings import array_digest, enter, locked
 from .sinks import check_drawable
 from .sources import check_apart, open_source
+from .stores import zarr_package
 from .tables import Columns
 from .work import Job, Progress
 
@@ -222,6 +223,8 @@ def prepared(
     shapes = shapes_of(network)
     if options.png is not None:
         check_drawable(shapes)
+    if options.zarr is not None:
+        zarr_package()
     check_apart(source, [url for url in (out, options.zarr, options.png) if url is not None])
     found = open_source(
         source,

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError, OutputError
-from ..extras import need
 from ..image import SAVING, heatmap, render
 from ..ops.base import Array
 from .explaining import Row
 from .inputs import Shape, Shapes, by_name
-from .places import EXTRA, Place, writing_into
+from .places import Place, writing_into
 from .settings import gone
-from .stores import is_store
+from .stores import is_store, zarr_package
 
 CHUNK_BYTES = 2**22
 """About how large the chunks of a Zarr array are."""
@@ -87,7 +86,7 @@ def open_zarr(
     OutputError
         The arrays cannot be made, or what is there belongs to something else.
     """
-    zarr = need("zarr", EXTRA, "a Zarr array")
+    zarr = zarr_package()
     noted = json.loads(json.dumps(about))
     several = isinstance(shapes, Mapping)
     wholes = {

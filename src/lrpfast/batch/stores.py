@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, MissingPackageError
 from ..extras import need
 from ..feeds import Arrays
 from ..limits import limits_now
@@ -70,6 +71,21 @@ def _marks(place: Place) -> Iterator[Place]:
     return (place / mark for mark in MARKS if (place / mark).exists())
 
 
+def zarr_package() -> Any:
+    """Import zarr.
+
+    Raises
+    ------
+    MissingPackageError
+        It is not installed, or Python is too old for it.
+    """
+    if sys.version_info < (3, 11):  # for which the extra brings none
+        raise MissingPackageError(
+            "a Zarr array needs zarr 3, and that Python 3.11 or newer; take a newer Python, or .npy and .parquet files"
+        )
+    return need("zarr", EXTRA, "a Zarr array")
+
+
 def open_store(url: str, name: str, decoder: Decoder) -> Source:
     """The samples of a Zarr array, or of a group with an array for each of several inputs.
 
@@ -78,7 +94,7 @@ def open_store(url: str, name: str, decoder: Decoder) -> Source:
     InputError
         There is no array, or its samples are not the network's.
     """
-    zarr = need("zarr", EXTRA, "a Zarr array")
+    zarr = zarr_package()
     with _reading(url):
         found = zarr.open(url, mode="r")
     is_array = isinstance(found, zarr.Array)
