@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PROPERTIES, default=list(PROPERTIES))
     parser.add_argument("--folder", type=Path, default=Path("build/fuzz"))
     parser.add_argument("--runs", type=int, default=-1, help="end after so many inputs, if time allows")
-    parser.add_argument("--seed", type=int, default=0, help="for the same inputs each time; 0 for others")
+    parser.add_argument("--seed", type=int, default=0, help="libFuzzer's; runs differ a little all the same")
     given = parser.parse_args()
     findings: Path = given.folder / "findings"
     findings.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from kernel_cases import (
     any_case,
     any_cases,
     conv_case,
+    depthwise_case,
     fullest,
     gemm_case,
     large_case,
@@ -90,6 +91,22 @@ def test_one_tap_with_strides_is_not_pointwise(runner: str, kernel: str) -> None
         with running(runner) as module:
             case = conv_case(kernel, Maker(simplest, "nothing"), module.LANES, 2, 16, 16, window)
             assert_defined(case, module, "float32")
+
+
+@pytest.mark.parametrize("kernel", ["depthwise_forward", "depthwise_vjp"])
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_depthwise_rows_of_all_kinds(runner: str, kernel: str) -> None:
+    """Few and many windows a row, near one another and apart, at the border and within."""
+    with running(runner) as module:
+        for taps in range(1, 9):
+            for stride, dilation in ((1, 1), (2, 1), (3, 1), (1, 2), (2, 2)):
+                reach = (taps - 1) * dilation + 1
+                for width in (1, 5, 6, 7, 13, 30):
+                    if width + 2 * (reach // 2) >= reach:
+                        row = (width, taps, stride, reach // 2, reach // 2, dilation)
+                        window = windows_of((4, min(taps, 3), 1, 1, 1, 1), row)
+                        case = depthwise_case(kernel, Maker(fullest, "clamp"), module.LANES, 1, 17, window)
+                        assert_defined(case, module, "float32")
 
 
 # --- convolutions that may round, and those that must not ---

@@ -297,11 +297,8 @@ void global_sum_forward(const SumPool<T>& args) {
                    T results[kLanesOfBlock];
                    for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
                        Wide<T> sums{};
-                       for (Size i = 0; i < size; ++i) {
-                           const Wide<T> x =
-                               widen<T>(part_of(load(src + i * kLanesOfBlock + lane), args.src_part));
-                           for (int p = 0; p < kParts<T>; ++p) sums.part[p] += x.part[p];
-                       }
+                       for (Size i = 0; i < size; ++i)
+                           add_wide<T>(sums, part_of(load(src + i * kLanesOfBlock + lane), args.src_part));
                        store(results + lane, narrow<T>(sums) * part_of(*args.w, args.w_part));
                    }
                    finisher.channels(results, kLanesOfBlock, at * kLanesOfBlock, block * kLanesOfBlock, totals);

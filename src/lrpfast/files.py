@@ -8,8 +8,24 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from .errors import InputError, OutputError
+from .errors import InputError, LrpfastError, OutputError
 from .limits import limits_now
+
+
+@contextlib.contextmanager
+def reading(what: str, hint: str = "") -> Iterator[None]:
+    """In a `with`: whatever is raised for a damaged file becomes an `InputError` that says `what` cannot be read.
+
+    lrpfast's own errors stay. Libraries that read files from strangers fail in every way there is, so any other
+    `Exception` counts.
+    """
+    try:
+        yield
+    except LrpfastError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError("; ".join(filter(None, (f"cannot read {what}: {reason}", hint)))) from error
 
 
 def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:

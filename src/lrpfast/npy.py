@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .files import reading
 from .limits import Limits, limits_now
 
 ZIP = b"PK\x03\x04"
@@ -48,20 +49,9 @@ class Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-@contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
-    """What is raised by damaged files becomes an `InputError` that names the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (
-        Exception
-    ) as error:  # zipfile, its decompressors and the parser of headers fail in every way there is
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(
-            f"cannot read arrays from {name!r}: {reason}; expected an .npy or .npz file of numbers"
-        ) from error
+def reading_arrays(name: str) -> contextlib.AbstractContextManager[None]:
+    """In a `with`: what is raised by damaged files becomes an `InputError` that names the file."""
+    return reading(f"arrays from {name!r}", "expected an .npy or .npz file of numbers")
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -96,7 +86,7 @@ def read_arrays(
         The file cannot be read, is damaged or too large.
     """
     limits = limits or limits_now()
-    with reading(name), contextlib.ExitStack() as stack:
+    with reading_arrays(name), contextlib.ExitStack() as stack:
         if isinstance(source, (str, os.PathLike)):
             file: BinaryIO = stack.enter_context(open(source, "rb"))
         else:

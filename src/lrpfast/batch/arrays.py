@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..feeds import Arrays
-from ..npy import member_names, read_header, reading
+from ..npy import member_names, read_header, reading_arrays
 from .decoding import Decoder
 from .inputs import Shape, by_name
 from .items import Chain, Item, Source, Together
@@ -66,7 +66,7 @@ class Rows:
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
         size = self.dtype.itemsize * math.prod(self.shape)
-        with reading(self.name), self.open() as file:
+        with reading_arrays(self.name), self.open() as file:
             file.seek(self.offset + start * size)
             for name in self.ids(start, stop):
                 yield Item(name, partial(self._decoded, file.read(size), name, size))
@@ -150,7 +150,7 @@ def _by_input(place: Place, name: str, decoder: Decoder) -> tuple[Source, bool]:
 
 def _described(name: str, label: str, place: Place, opener: Open, shape: Shape) -> tuple[Rows | None, str]:
     """The samples of an array, None if it does not fit; and what it is in words."""
-    with reading(name), opener() as file:
+    with reading_arrays(name), opener() as file:
         found = read_header(file)
     described = f"{name} {found.shape} of {found.dtype}"
     single = found.shape == shape
@@ -165,7 +165,7 @@ def _described(name: str, label: str, place: Place, opener: Open, shape: Shape) 
 
 def _members(place: Place) -> list[str]:
     """The names of the arrays in an `.npz` file."""
-    with reading(str(place)), place.open() as file, zipfile.ZipFile(file) as archive:
+    with reading_arrays(str(place)), place.open() as file, zipfile.ZipFile(file) as archive:
         return member_names(archive)
 
 

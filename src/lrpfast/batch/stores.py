@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from ..errors import InputError, MissingPackageError
 from ..extras import need
 from ..feeds import Arrays
+from ..files import reading
 from ..limits import limits_now
 from ..ops.base import Array
 from .decoding import Decoder
@@ -95,16 +95,16 @@ def open_store(url: str, name: str, decoder: Decoder) -> Source:
         There is no array, or its samples are not the network's.
     """
     zarr = zarr_package()
-    with _reading(url):
+    with reading(f"the Zarr array {url!r}"):
         found = zarr.open(url, mode="r")
     is_array = isinstance(found, zarr.Array)
     if not isinstance(decoder.shapes, Mapping):
         if not is_array:
-            with _reading(url):
+            with reading(f"the Zarr array {url!r}"):
                 keys = ", ".join(found.array_keys()) or "no arrays"
             raise InputError(f"{url!r} is a Zarr group of {keys}; name one of its arrays: {url}/NAME")
         return _stored(url, name, found, decoder.shapes)
-    with _reading(url):
+    with reading(f"the Zarr array {url!r}"):
         there = {} if is_array else {key: found[key] for key in found.array_keys() if key in decoder.shapes}
     if not set(decoder.shapes) <= set(there):
         held = "an array" if is_array else f"a group of {', '.join(found.array_keys()) or 'no arrays'}"
@@ -116,15 +116,6 @@ def open_store(url: str, name: str, decoder: Decoder) -> Source:
         counts = ", ".join(f"{key} {there[key].shape}" for key in decoder.shapes)
         raise InputError(f"{url!r} holds {counts}; expected as many samples of each input")
     return Together(arrays)
-
-
-@contextlib.contextmanager
-def _reading(url: str) -> Iterator[None]:
-    """What is raised by damaged stores becomes an `InputError` that names them."""
-    try:
-        yield
-    except Exception as error:  # each kind of store has its own ways to fail
-        raise InputError(f"cannot read the Zarr array {url!r}: {error}") from error
 
 
 def _stored(url: str, name: str, array: Any, shape: Shape) -> Stored:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, LrpfastError
+from ..errors import InputError
 from ..extras import need
 from ..feeds import Arrays
+from ..files import reading
 from ..ops.base import Array
 from .decoding import Decoder
 from .files import resolved
@@ -152,15 +153,9 @@ def is_null(name: str, column: str) -> InputError:
     return InputError(f"{name}: its {column!r} is null; expected an input")
 
 
-@contextlib.contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """What is raised by damaged tables becomes an `InputError` that names the file or the row."""
-    try:
-        yield
-    except LrpfastError:
-        raise
-    except Exception as error:  # of Arrow and of Python, for texts that are none, sizes that do not fit, …
-        raise InputError(f"cannot read {name!r}, the table is damaged: {error}") from error
+def _reading(name: str) -> contextlib.AbstractContextManager[None]:
+    """In a `with`: what is raised by damaged tables becomes an `InputError` that names the file or the row."""
+    return reading(repr(name), "the table is damaged")
 
 
 def open_table(place: Place, name: str, columns: Columns, decoder: Decoder) -> Table:
