@@ -82,6 +82,12 @@ void read_quotient(Reader& in, Quotient<T>& to, const Shape& out, Size channels)
                    "end.quotient.gate is " + std::to_string(to.gate) + " but gate_z is None");
         in.sampled("end.quotient.gate_z", out, to.gate_z, true);
     }
+    if (in.has("end.quotient.mirrored")) {
+        in.require(to.gate == 0, "end.quotient has a gate and mirrored, expected at most one of them");
+        in.require(in.has("end.quotient.gate_z"), "end.quotient has mirrored, but gate_z is None");
+        in.sampled("end.quotient.gate_z", out, to.gate_z, true);
+        in.sampled("end.quotient.mirrored", out, to.mirrored);
+    }
     if (in.has("end.quotient.bias")) in.constant("end.quotient.bias", {channels}, to.bias);
     to.epsilon = in.number<T>("end.quotient.epsilon");
     to.scale = in.number<T>("end.quotient.scale");
@@ -196,6 +202,8 @@ struct Family<Conv> {
         }
         in.count(src[0], to.n);
         read_linear(in, to, src, w, out, of_out);
+        in.require(!to.by_sign || to.end.quotient.mirrored == nullptr,
+                   "end.quotient.mirrored and other_part are given, expected at most one of them");
     }
 
     /// Blocks of all lanes, or one block of fewer.
@@ -343,7 +351,7 @@ struct Family<Divide> {
     static void read(Reader& in, Divide<T>& to, bool) {
         const Shape z = in.shape("z", kElementAxes), out = in.shape("end.out", kElementAxes);
         in.require(in.has("end.quotient"), "end.quotient is None, expected a Quotient");
-        for (const std::string path : {"end.bias", "end.times", "end.plus", "end.clamp"})
+        for (const std::string path : {"end.bias", "end.times", "end.plus", "end.clamp", "end.quotient.mirrored"})
             in.require(!in.has(path), path + " is given, expected nothing but a quotient and sums");
         // One z for all samples, or one for each.
         const bool shared = !in.is_view("z") && (in.in_program() || z[0] != out[0]);

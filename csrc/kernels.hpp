@@ -32,10 +32,12 @@ struct Windows {
     Triple x, z, kernel, strides, pads, dilations;
 };
 
-/// scale · [gate] · r over the stabilised result; `r` is null for none.
+/// scale · [gate] · r over the stabilised result; `r` is null for none. With `mirrored` the result changes its sign
+/// where gate_z < 0, before `plus` is added, and `mirrored` receives the quotient times the sign of gate_z.
 template <class T>
 struct Quotient {
     const T *r, *gate_z, *bias;
+    T* mirrored;
     double* ledger;  // 4 numbers a sample
     T epsilon, scale;
     int gate;

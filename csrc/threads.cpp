@@ -8,17 +8,18 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "memory.hpp"
 
 namespace lrpfast {
 namespace {
 
-constexpr Size kWorkOfThread = 1000000;  // some 20 µs
+constexpr Size kWorkOfThread = 300000;  // some 6 µs
 
-/// How often a thread looks for what it waits for before it goes to sleep: some 50 µs. To be woken takes as long
-/// as many a kernel.
-constexpr int kLooks = 2000;
+/// How often a thread looks for what it waits for before it goes to sleep: some 150 µs, more than what Python does
+/// between two passes of a small network. To be woken takes as long as many a kernel.
+constexpr int kLooks = 6000;
 
 template <class Condition>
 bool spin_until(const Condition& condition) {
@@ -37,24 +38,33 @@ std::atomic<int> thread_count{1};
 thread_local int thread_limit = 0;
 thread_local bool inside_task = false;
 
-/// One call of run_tasks: threads take indices until none is left.
+/// Indices of one thread; in a cache line of its own.
+struct alignas(64) Range {
+    std::atomic<Size> next{0};
+    Size end = 0;
+};
+
+/// One call of run_tasks. Each thread begins with a range of its own, which is the same share in every call: what it
+/// wrote in one kernel is in its caches in the next. When its own are done it takes of the others'.
 struct Job {
-    Size count;
     void (*task)(const void*, Size);
     const void* context;
-    int seats;                   // how many workers may still join; guarded by the pool's mutex
+    Range* ranges;
+    int seats;                   // how many ranges, and threads at most
     std::atomic<int> active{0};  // how many workers are at it; changed with the pool's mutex
-    std::atomic<Size> next{0};
     std::atomic<bool> failed{false};
     std::exception_ptr error{};  // written by the thread that set `failed`
 
-    void drain() noexcept {
+    void drain(int seat) noexcept {
         inside_task = true;
-        for (Size i; !failed && (i = next.fetch_add(1)) < count;) {
-            try {
-                task(context, i);
-            } catch (...) {
-                if (!failed.exchange(true)) error = std::current_exception();
+        for (int turn = 0; turn < seats; ++turn) {
+            Range& range = ranges[(seat + turn) % seats];
+            for (Size i; !failed && (i = range.next.fetch_add(1)) < range.end;) {
+                try {
+                    task(context, i);
+                } catch (...) {
+                    if (!failed.exchange(true)) error = std::current_exception();
+                }
             }
         }
         inside_task = false;
@@ -67,18 +77,26 @@ class Pool {
     bool acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
     void release() { busy_.store(false, std::memory_order_release); }
 
-    void run(Job& job) {
+    /// Call job.task(i) for every i in [0, count).
+    void run(Job& job, Size count) {
         bool asleep;
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            while (workers_ < job.seats && spawn()) {
+            if (ranges_.size() < static_cast<std::size_t>(job.seats))
+                ranges_ = std::vector<Range>(static_cast<std::size_t>(job.seats));
+            job.ranges = ranges_.data();
+            for (Size seat = 0; seat < job.seats; ++seat) {
+                job.ranges[seat].next = seat * count / job.seats;
+                job.ranges[seat].end = (seat + 1) * count / job.seats;
+            }
+            while (workers_ < job.seats - 1 && spawn()) {
             }
             job_ = &job;
             generation_.fetch_add(1, std::memory_order_release);
             asleep = sleepers_ > 0;
         }
         if (asleep) wake_.notify_all();
-        job.drain();
+        job.drain(0);
         {
             std::lock_guard<std::mutex> lock(mutex_);
             job_ = nullptr;  // workers that come late find nothing to join
@@ -96,7 +114,7 @@ class Pool {
     /// Workers are never joined: they own nothing, and sleep when the process ends.
     bool spawn() {
         try {
-            std::thread([this] { work(); }).detach();
+            std::thread([this, seat = workers_ + 1] { work(seat); }).detach();
         } catch (const std::exception&) {
             return false;  // the system grants no more threads, or no memory for one: go on with those there are
         }
@@ -104,7 +122,7 @@ class Pool {
         return true;
     }
 
-    void work() {
+    void work(int seat) {
         std::uint64_t seen = 0;
         const auto called = [&] { return generation_.load(std::memory_order_acquire) != seen; };
         for (;;) {
@@ -117,11 +135,10 @@ class Pool {
             }
             seen = generation_;
             Job* job = job_;
-            if (job == nullptr || job->seats == 0) continue;
-            --job->seats;
+            if (job == nullptr || seat >= job->seats) continue;
             ++job->active;
             lock.unlock();
-            job->drain();
+            job->drain(seat);
             lock.lock();
             if (--job->active == 0) idle_.notify_one();
         }
@@ -131,6 +148,7 @@ class Pool {
     std::condition_variable wake_, idle_;
     std::atomic<bool> busy_{false};
     Job* job_ = nullptr;
+    std::vector<Range> ranges_;  // of the job
     std::atomic<std::uint64_t> generation_{0};
     int workers_ = 0, sleepers_ = 0;  // guarded by the mutex
 };
@@ -160,19 +178,15 @@ struct Block {
 
 void run_tasks(Size count, Size work, void (*task)(const void*, Size), const void* context) {
     const Size threads = std::min({static_cast<Size>(usable_threads()), count, 1 + work / kWorkOfThread});
-    if (threads <= 1 || inside_task) {
+    if (threads <= 1 || inside_task || !pool().acquire()) {
         for (Size i = 0; i < count; ++i) task(context, i);
         return;
     }
-    Pool& workers = pool();
-    const bool mine = workers.acquire();
-    Job job{count, task, context, mine ? static_cast<int>(threads) - 1 : 0};
-    if (mine) {
-        workers.run(job);
-        workers.release();
-    } else {
-        job.drain();
-    }
+    const struct Turn {
+        ~Turn() { pool().release(); }
+    } turn;
+    Job job{task, context, nullptr, static_cast<int>(threads)};
+    pool().run(job, count);
     if (job.error) std::rethrow_exception(job.error);
 }
 

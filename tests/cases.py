@@ -162,7 +162,7 @@ def _rules() -> dict[str, tuple[Rule, Oracle]]:
         for bias in (True, False):
             numbers = {"alpha": alpha, "beta": beta, "bias": bias}
             pairs.append((AlphaBeta(**numbers), partial(oracle.alpha_beta, **numbers)))
-    for gamma in (0.25, 1.0):
+    for gamma in (0.25, 1.0, 2.0):  # with 2 magnitudes count whole, as they do where nothing is divided
         for bias in (True, False):
             pairs.append((Gamma(gamma, bias=bias), partial(oracle.gamma, gamma=gamma, bias=bias)))
     return _by_name(pairs)

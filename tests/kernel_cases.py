@@ -28,7 +28,7 @@ CLAMPS = [(1.0, 0.0, np.inf), (1.0, 0.0, 0.5), (0.125, -np.inf, np.inf), (0.5, -
 POSITIVE_CLAMP = (1.0, 0.25, 0.75)  # of plain arrays: lanes without a channel are to stay zero
 GARBAGE = 7.0  # what is in outputs before: every element has to be written
 
-OUTPUTS = ("out", "end.out", "end.kept", "end.sums", "end.quotient.ledger")
+OUTPUTS = ("out", "end.out", "end.kept", "end.sums", "end.quotient.ledger", "end.quotient.mirrored")
 CONSTANT = ("w", "end.bias", "end.quotient.bias")  # the same for all samples
 DOUBLE = ("end.sums", "end.quotient.ledger")  # float64 whatever the dtype of the others
 
@@ -170,18 +170,20 @@ class Maker:
             sums=self.maybe(lambda: np.full((n, 2), GARBAGE)),
         )
 
-    def quotient(self, shape: Sizes, lanes: int) -> Quotient:
+    def quotient(self, shape: Sizes, lanes: int, may_mirror: bool = True) -> Quotient:
         n, channels = shape[:2]
-        gate = self.choose([0, -1, 1])
+        gate = self.choose([0, "mirrored", -1, 1] if may_mirror else [0, -1, 1])
+        mirrored = gate == "mirrored"
         return Quotient(
             self.blocked(shape, lanes),
             self.rng.normal(size=(n, 4)),
             epsilon=self.choose([0.25, 0.0, 1e-6]),
             clip=self.choose([False, True]),
             scale=self.choose([1.0, -1.0, 2.0]),
-            gate=gate,
+            gate=0 if mirrored else gate,
             gate_z=self.blocked(shape, lanes) if gate else None,
             bias=self.maybe(lambda: self.array(channels)),
+            mirrored=np.full_like(self.blocked(shape, lanes), GARBAGE) if mirrored else None,
         )
 
     def linear(self, src: Array, w: Array, out: Sizes, lanes: int = 0, **rest: Any) -> dict[str, Any]:
@@ -273,7 +275,10 @@ def conv_case(
     )  # neither the simplest nor the fullest case: it excludes a bias
     if arguments["end"].times is None or not by_sign:
         return case
-    case = case.with_ending(bias=None, kept=None)
+    quotient = case.arguments["end"].quotient
+    if quotient is not None and quotient.mirrored is not None:
+        quotient = replace(quotient, mirrored=None)
+    case = case.with_ending(bias=None, kept=None, quotient=quotient)
     return Case(kernel, {**case.arguments, "other_part": make.part()})
 
 
@@ -323,7 +328,7 @@ def divide_case(make: Maker, lanes: int, shape: Sizes) -> Case:
     """Of a maker whose calls end in a quotient."""
     z = make.blocked((make.choose([1, shape[0]]), *shape[1:]), lanes)
     norm_size = make.choose([0, math.prod(shape[1:])])
-    end = Ending(np.full_like(make.blocked(shape, lanes), GARBAGE), quotient=make.quotient(shape, lanes),
+    end = Ending(np.full_like(make.blocked(shape, lanes), GARBAGE), quotient=make.quotient(shape, lanes, False),
                  sums=make.maybe(lambda: np.zeros((shape[0], 2))))  # fmt: skip
     return Case("divide", {"z": z, "norm_size": norm_size, "end": end})
 

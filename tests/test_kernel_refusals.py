@@ -260,6 +260,7 @@ def test_endings(kernel: str) -> None:
     )
     ungated = replace(quotient, gate=1, gate_z=None)
     refused(case.with_ending(quotient=ungated), "end.quotient.gate is 1 but gate_z is None")
+    mirrored = replace(quotient, mirrored=np.empty_like(quotient.r))
     refused(
         case.with_ending(quotient=replace(quotient, epsilon="a")), "end.quotient.epsilon is 'a'", TypeError
     )
@@ -268,11 +269,17 @@ def test_endings(kernel: str) -> None:
     if kernel == "divide":
         refused(case.with_ending(quotient=None), "end.quotient is None, expected a Quotient")
         for name, value in (("bias", np.zeros(40, F32)), ("times", quotient.r), ("plus", quotient.r),
-                            ("clamp", (1, 0, 1))):  # fmt: skip
+                            ("clamp", (1, 0, 1)), ("quotient", mirrored)):  # fmt: skip
             refused(
-                case.with_ending(**{name: value}), f"end.{name} is given, expected nothing but a quotient"
+                case.with_ending(**{name: value}), f"end.{name}.* is given, expected nothing but a quotient"
             )
         return
+    refused(case.with_ending(quotient=mirrored), "end.quotient has a gate and mirrored, expected at most one")
+    mirrored = replace(mirrored, gate=0)
+    ungated = replace(mirrored, gate_z=None)
+    refused(case.with_ending(quotient=ungated), "end.quotient has mirrored, but gate_z is None")
+    over_out = replace(mirrored, mirrored=case.arguments["end"].out)
+    refused(case.with_ending(quotient=over_out), "end.out and end.quotient.mirrored share memory")
     refused(case.with_ending(clamp=(1.0, 0.0, 1.0)), "end has a clamp and a quotient, expected at most one")
     refused(
         case.with_ending(clamp=(1.0, 0.0), quotient=None), "end.clamp is .*expected three numbers", TypeError
@@ -280,7 +287,11 @@ def test_endings(kernel: str) -> None:
     refused(case.with_ending(plus_factor=None), "end.plus_factor is None, expected a number", TypeError)
     before = np.empty_like(case.arguments["end"].out)
     if "other_part" in case.arguments:
-        by_sign = with_arguments(case.with_ending(bias=None, quotient=None), other_part=(1.0, 0.0))
+        by_sign = with_arguments(
+            case.with_ending(bias=None, kept=None, quotient=mirrored), other_part=(1.0, 0.0)
+        )
+        refused(by_sign, "end.quotient.mirrored and other_part are given, expected at most one of them")
+        by_sign = by_sign.with_ending(quotient=None)
         refused(by_sign.with_ending(times=None), "other_part is given, but end.times is None")
         refused(
             by_sign.with_ending(kept=before),

@@ -1,6 +1,12 @@
 // Places in a row, and what they read: what tiles go through.
 
-constexpr Size kChunkPlaces = 56;  // places of a chunk at most: a plane of 7 × 7 is one
+constexpr Size kChunkPlaces = 56;  // places of a chunk at most
+
+/// How many chunks of equal size make `count` places; two at least, if they are some tiles each, for two threads.
+inline Size chunks_of(Size count) {
+    const Size chunks = blocks_of(count, kChunkPlaces);
+    return chunks == 1 && count >= 4 * kTilePlaces ? 2 : chunks;
+}
 
 /// Some outputs of one plane in a row: where each goes, and what its taps read. They are shared out to tiles as
 /// equally as can be.
@@ -11,8 +17,9 @@ struct Chunk {
 
     Size first_of(Size tile) const { return tile * count / tiles; }
 
-    Chunk(const Reads& reads, Size first, Size tile_places) {
-        count = at_most(kChunkPlaces, reads.count() - first);
+    Chunk(const Reads& reads, Size chunk, Size chunks, Size tile_places) {
+        const Size first = chunk * reads.count() / chunks;
+        count = (chunk + 1) * reads.count() / chunks - first;
         tiles = blocks_of(count, tile_places);
         const AxisReads &planes = reads.axes[0], &rows = reads.axes[1], &columns = reads.axes[2];
         const Size of_tile = reads.taps() * tile_places;

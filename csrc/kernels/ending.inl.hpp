@@ -33,16 +33,18 @@ struct Mode {
     static constexpr Last last = LAST;
 };
 
-/// Relevance over the denominators z, counted in the ledger.
+/// Relevance over the denominators z, counted in the ledger: `bias` is what of z is the bias' part, `own_bias` what
+/// is so where z > 0, and with the other sign where z < 0, if denominators are mirrored.
 template <class T, class Lanes>
-LRPFAST_INLINE Vec<T> quotient_of(const Quotient<T>& q, const Lanes& lanes, Vec<T> z, Size at, Vec<T> bias, T epsilon,
-                                  LaneTotals<T>& totals) {
+LRPFAST_INLINE Vec<T> quotient_of(const Quotient<T>& q, const Lanes& lanes, Vec<T> z, Size at, Vec<T> bias, Vec<T> own_bias,
+                                  T epsilon, LaneTotals<T>& totals) {
     const Vec<T> zero{}, eps = splat(epsilon);
     Vec<T> share = lanes.get(q.r + at) * q.scale;
     if (q.gate != 0) {
         const Vec<T> gate = lanes.get(q.gate_z + at);
         share = (q.gate > 0 ? gate > zero : gate < zero) ? share : zero;
     }
+    if (q.mirrored != nullptr) share = lanes.get(q.gate_z + at) != zero ? share : zero;
     const Vec<T> signed_eps = z < zero ? -eps : eps;
     Vec<T> stabilized = z + signed_eps;
     if (q.clip) {
@@ -55,6 +57,11 @@ LRPFAST_INLINE Vec<T> quotient_of(const Quotient<T>& q, const Lanes& lanes, Vec<
     totals.of[kBias] = multiply_add(s, bias, totals.of[kBias]);
     totals.of[kStabilizer] = is_zero ? totals.of[kStabilizer] : multiply_add(s, stabilized - z, totals.of[kStabilizer]);
     totals.of[kDead] += is_zero ? share : zero;
+    if (q.mirrored != nullptr) {
+        const Vec<T> mirrored = lanes.get(q.gate_z + at) < zero ? -s : s;
+        totals.of[kBias] = multiply_add(mirrored, own_bias, totals.of[kBias]);
+        lanes.put(q.mirrored + at, mirrored);
+    }
     return s;
 }
 
@@ -68,12 +75,14 @@ LRPFAST_INLINE void put(const Ending<T>& end, const Lanes& lanes, Vec<T> v, Size
         v = v * (end.times_part.is_identity() ? times : part_of(times, end.times_part));
     }
     if ((M::plus || M::last == Last::clamp) && end.kept != nullptr) lanes.put(end.kept + at, v);
+    if (M::last == Last::quotient && end.quotient.mirrored != nullptr)
+        v = lanes.get(end.quotient.gate_z + at) < Vec<T>{} ? -v : v;
     if (M::plus) v = lanes.get(end.plus + at) * end.plus_factor + v;
     if (M::last == Last::clamp) {
         if (end.slope != T(1)) v = v < Vec<T>{} ? v * end.slope : v;
         v = minimum(splat(end.high), maximum(splat(end.low), v));
     }
-    if (M::last == Last::quotient) v = quotient_of(end.quotient, lanes, v, at, quotient_bias, epsilon, totals);
+    if (M::last == Last::quotient) v = quotient_of(end.quotient, lanes, v, at, quotient_bias, bias, epsilon, totals);
     lanes.put(end.out + at, v);
     if (M::sums) {
         const Vec<T> counted = lanes.counted(v);

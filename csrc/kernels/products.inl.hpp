@@ -42,15 +42,17 @@ struct Product {
             panel_step = kPanel<T>;
             row_step = matrix.source_step;
         }
-        chunks = blocks_of(reads.count(), kChunkPlaces);
+        chunks = chunks_of(reads.count());
         const Size bytes = panel_size * static_cast<Size>(sizeof(T));
         panels_of_task = at_most(panels, at_least(1, kPanelBytes / at_least(1, bytes)));
-        // Give each thread something to do; the results do not depend on it.
         ranges = 1;
+        // Give each thread something to do, places first if they are more than the weights, as threads then share
+        // the smaller of the two; the results do not depend on it.
         const Size wanted = usable_threads() > 1 ? 3 * usable_threads() : 1;
-        const Size least = packed != nullptr ? 1 : kRangeChunks;
+        const Size least = packed != nullptr ? 1 : kRangeChunks, most = at_least(1, all_chunks() / least);
+        if (reads.in.product() > matrix.all_outs()) ranges = at_most(most, blocks_of(wanted, panel_groups()));
         while (panels_of_task > 1 && tasks() < wanted) panels_of_task = blocks_of(panels_of_task, 2);
-        while (tasks() < wanted && all_chunks() >= 2 * ranges * least) ranges *= 2;
+        ranges = at_most(most, at_least(ranges, blocks_of(wanted, panel_groups())));
     }
 
     Size panel_groups() const { return blocks_of(panels, panels_of_task); }
@@ -76,7 +78,7 @@ struct Product {
         const Weights others =
             other_part == nullptr ? weights : weights_of(panel0, panel1, *other_part, Scratch::other_weights);
         for (Size chunk = first; chunk < last; ++chunk) {
-            const Chunk places(reads, chunk % chunks * kChunkPlaces, kTilePlaces);
+            const Chunk places(reads, chunk % chunks, chunks, kTilePlaces);
             for (Size panel = panel0; panel < panel1; ++panel) {
                 Totals totals{};
                 run_panel(places, chunk / chunks, panel, (panel - panel0) * panel_step, weights, others, totals);
@@ -148,7 +150,7 @@ void run_products(const Linear<T>& linear, const ReadsList& list, const WeightMa
     Size slots = 0;
     for (Size i = 0; i < list.size(); ++i)
         slots += out_lanes < kLanesOfBlock
-                     ? blocks_of(list[i].count(), kChunkPlaces)
+                     ? chunks_of(list[i].count())
                      : Product<T>(args, list[i], matrix, other, packed, n, src_lanes, place_step).slots();
     const SlotSums<T> sums(Finisher<T>(args.end), n, slots);
     Size slot = 0;

@@ -62,7 +62,7 @@ struct ThinProduct {
     ThinProduct(const Linear<T>& linear, const Reads& sum, const WeightMatrix<T>& weights, Size n, Size of_src,
                 Size of_out)
         : args(linear), reads(sum), matrix(weights), samples(n), src_lanes(of_src), out_lanes(of_out),
-          chunks(blocks_of(sum.count(), kChunkPlaces)), finisher(linear.end) {}
+          chunks(chunks_of(sum.count())), finisher(linear.end) {}
 
     Size all_chunks() const { return samples * chunks; }
     Size tasks() const { return at_most(all_chunks(), usable_threads() > 1 ? 4 * usable_threads() : 1); }
@@ -94,7 +94,7 @@ struct ThinProduct {
         fill_weights(weights);
         for (Size at = task * all_chunks() / tasks(); at < (task + 1) * all_chunks() / tasks(); ++at) {
             const Size sample = at / chunks;
-            const Chunk places(reads, at % chunks * kChunkPlaces, kThinPlaces);
+            const Chunk places(reads, at % chunks, chunks, kThinPlaces);
             const Size channels = reads.taps() > 0 ? sources() : 0;
             const TileSource<T> source{args.src + sample * blocks() * in * src_lanes, in * src_lanes, src_lanes, 0,
                                        channels, src_lanes, reads.taps(), 0, 0};

@@ -70,7 +70,11 @@ class _Fusion:
     def collected(self, step: KernelCall, end: Ending | None) -> tuple[int, KernelCall] | None:
         """`collect` of a whole array: a sum with another, a clamp, or both."""
         assert end is not None
-        if step.arguments["src_part"] != WHOLE or end.times is not None or end.bias is not None:
+        if step.arguments["src_part"] != WHOLE or end.times is not None:
+            return None
+        if end.quotient is not None:
+            return self.divided_sum(step, end, end.quotient)
+        if end.bias is not None:
             return None
         pairs = [(step.arguments["src"], end.plus)]
         if end.plus is not None and end.plus_factor == 1:
@@ -97,6 +101,19 @@ class _Fusion:
             self.readers[changes["kept"].array] -= 1
         return place, maker.ending(f"with {step.node}", **changes)
 
+    def divided_sum(self, step: KernelCall, end: Ending, quotient: Quotient) -> tuple[int, KernelCall] | None:
+        """`collect` of what a product makes: a sum with another array, and the division by it."""
+        producer = self.producer(step.arguments["src"])
+        if producer is None or not self.there(producer[0], end.plus, quotient):
+            return None
+        place, maker, its = producer
+        if its.out.rows != 1 or its != Ending(its.out):
+            return None
+        note = "; ".join(filter(None, (step.form, "then divided")))
+        plus = None if end.plus is None else end.plus.like(its.out)
+        changes = replace(end, out=end.out.like(its.out), plus=plus, quotient=_like(quotient, its.out))
+        return place, maker.ending(note, **vars(changes))
+
     def divided(self, step: KernelCall, end: Ending | None) -> tuple[int, KernelCall] | None:
         """A division by what a product makes."""
         assert end is not None
@@ -107,6 +124,7 @@ class _Fusion:
         if producer is None or producer[2].out.rows != 1 or not self.there(producer[0], end.quotient):
             return None
         place, maker, its = producer
+        assert end.quotient is not None
         quotient = _like(end.quotient, its.out)
         note = "; ".join(filter(None, (step.form, "then divided")))
         return place, maker.ending(note, out=end.out.like(its.out), quotient=quotient)
@@ -126,8 +144,7 @@ def _views(value: View | Quotient | None) -> list[View]:
     return [view for view in (value.r, value.gate_z) if view is not None]
 
 
-def _like(quotient: Quotient | None, out: View) -> Quotient:
+def _like(quotient: Quotient, out: View) -> Quotient:
     """The quotient with its arrays in the shape of `out`; the ledger keeps its own."""
-    assert quotient is not None
     changed: Quotient = mapped(replace(quotient, ledger=None), lambda view: view.like(out))
     return replace(changed, ledger=quotient.ledger)

@@ -74,7 +74,8 @@ def simplify(terms: tuple[Term, ...], x_nonnegative: bool, w_nonnegative: bool) 
 class Mirror:
     """Two gated shares with tables [[a, b], [b, a]] and [[b, a], [a, b]], as Gamma has them.
 
-    Both are `half · x w ± tilt · |x||w|`, `half = (a + b)/2`, `tilt = (a − b)/2`, the sign that of z.
+    Both are `half · x w ± tilt · |x||w|`, `half = (a + b)/2`, `tilt = (a − b)/2`, the sign that of z, and so are
+    the parts of the bias.
     """
 
     half: float
@@ -85,10 +86,18 @@ def mirror(shares: tuple[Share, ...]) -> Mirror | None:
     """Whether the shares mirror each other."""
     if len(shares) != 2 or (shares[0].gate, shares[1].gate) != (1, -1):
         return None
-    one, two = mirrored_table(shares[0].terms), mirrored_table(shares[1].terms)
+    one, two = (mirrored_table(share.terms) for share in shares)
     if one is None or two != Mirror(one.half, -one.tilt):
         return None
-    return one if one.half >= one.tilt >= 0 else None
+    fits = one.half >= one.tilt >= 0 and _mirrors(shares[0].bias, shares[1].bias, one.half)
+    return one if fits else None
+
+
+def _mirrors(one: Part | None, two: Part | None, half: float) -> bool:
+    """Whether two parts of the bias are `half · b` plus and minus the same."""
+    if one is None or two is None:
+        return one is two
+    return one.power == two.power == 1 and pair(one) == pair(two)[::-1] and sum(pair(one)) / 2 == half
 
 
 def mirrored_table(terms: tuple[Term, ...]) -> Mirror | None:
@@ -109,8 +118,8 @@ def share_linear(lowering: Lowering, node: Node, rule: SharingRule) -> None:
     shares = rule.shares()
     alive = any(share.gate for share in shares) and sharing.rectified is not None
     mirrored = mirror(shares)
-    if mirrored and not (alive and sharing.x_nonnegative):
-        sharing.mirrored(shares, mirrored)
+    if mirrored and not rule.stab.norm_scale and not (alive and sharing.x_nonnegative):
+        sharing.mirrored(shares[0], mirrored)
         return
     for share in shares:
         if not (alive and share.gate < 0):
@@ -344,45 +353,33 @@ class _LinearShare:
         end = self.to.handed(m, self.x, times=times, times_part=times_part)
         self.to.product(self.node, m, m.vjp, m.z_view(s), (WHOLE, pair(w)), end, w.power, form, exact)
 
-    def mirrored(self, shares: tuple[Share, ...], pattern: Mirror) -> None:
+    def mirrored(self, share: Share, pattern: Mirror) -> None:
         """Both gates from the layer's output (or x·w) and one product of magnitudes, back through two."""
         m, node, to = self.m, self.node, self.to
         half, tilt = pattern.half, pattern.tilt
         x, _ = self.source(ALL)
         assert x is not None
-        u = self.like_z("u")
-        magnitudes = pair(ABS), pair(ABS)
-        to.product(node, m, m.forward, x, magnitudes, Ending(m.z_view(u)), form="|x|·|w|")
-        xw, own = self.z, m.bias
-        if own is not None and own.any() and any(share.bias is None for share in shares):
+        xw, own, bias = self.z, m.bias, m.bias_part(share.bias)
+        if own is not None and own.any() and bias is None:
             # z − b would lose the digits by which a large b exceeds x·w.
             xw, own = self.like_z("xw"), None
             to.product(node, m, m.forward, x, (WHOLE, WHOLE), Ending(m.z_view(xw)), form="x·w")
-        self.to.exact.add(xw.name)
-        quotients = []
-        for share, sign in zip(shares, (1.0, -1.0), strict=True):
-            bias, s = m.bias_part(share.bias), self.like_z("s")
-            source = "the output" if xw is self.z else "x·w"
-            form = f"{half:g}·x·w{sign * tilt:+g}·|x||w| from {source} and |x|·|w|"
-            # half · (xw − own) ± tilt · u + bias
-            shift = self.shift(half, own, bias)
-            end = Ending(self.elements(s), m.per_channel(shift), plus=self.elements(xw), plus_factor=half)
-            parts = sign * tilt, sign * tilt
-            if self.rule.stab.norm_scale:  # which needs the whole denominator first
-                to.collect(node, self.elements(u), parts, end)
-                quotients.append(self.divide(s, share, bias, form))
-                continue
-            quotient = to.quotient(
-                node, self.rule, share, self.elements(s), self.elements(self.gate()), m.per_channel(bias)
-            )
-            to.collect(node, self.elements(u), parts, replace(end, quotient=quotient), form)
-            quotients.append(s)
-        one, other = map(self.elements, quotients)
-        both, difference = self.like_z("s"), self.like_z("d")
-        to.collect(node, other, WHOLE, Ending(self.elements(both), plus=one))
-        to.collect(node, other, (-1.0, -1.0), Ending(self.elements(difference), plus=one))
-        self.back(both, Part(half, half), x, WHOLE, "x·w")
-        self.back(difference, Part(tilt, -tilt), x, pair(ABS), "|x|·|w|")
+        to.exact.add(xw.name)
+        u, s, signed = self.like_z("u"), self.like_z("s"), self.like_z("±s")
+        magnitudes = (tilt, -tilt), pair(ABS)
+        to.product(node, m, m.forward, x, magnitudes, Ending(m.z_view(u)), form="|x|·|w|")
+        counted = None if bias is None or own is None else own * to.dtype.type(half)
+        quotient = to.quotient(
+            node, self.rule, replace(share, gate=0), self.elements(s), None, m.per_channel(counted)
+        )
+        quotient = replace(quotient, gate_z=self.elements(self.z), mirrored=self.elements(signed))
+        shift = m.per_channel(self.shift(half, own, bias))
+        end = Ending(self.elements(s), shift, plus=self.elements(xw), plus_factor=half, quotient=quotient)
+        source = "the output" if xw is self.z else "x·w"
+        words = f"{half:g}·x·w±{tilt:g}·|x||w|, the sign that of z, from {source} and one product"
+        to.collect(node, self.elements(u), WHOLE, end, f"denominator is {words}")
+        self.back(s, Part(half, half), x, WHOLE, "x·w")
+        self.back(signed, Part(tilt, -tilt), x, pair(ABS), "|x|·|w|")
 
     def shift(self, half: float, own: Array | None, bias: Array | None) -> Array | None:
         """`bias − half · own` per channel."""

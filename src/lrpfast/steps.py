@@ -143,7 +143,9 @@ class KernelCall(Step):
 
     def outputs(self) -> tuple[View, ...]:
         if self.end is not None:
-            made: tuple[Any, ...] = (self.end.out, self.end.kept, self.end.sums)
+            quotient = self.end.quotient
+            mirrored = None if quotient is None else quotient.mirrored
+            made: tuple[Any, ...] = (self.end.out, self.end.kept, mirrored, self.end.sums)
         else:
             made = (self.arguments["out"], self.arguments.get("winners"))
         return tuple(view for view in made if view is not None)

@@ -16,6 +16,9 @@ WHOLE = (1.0, 1.0)
 class Quotient:
     """Relevance over the result as its denominator: `s = scale · [gate] · r / stab(z)`.
 
+    Or over one of two denominators that mirror each other, as the sign of `gate_z` has it: with `mirrored` the
+    result and the ending's `bias` change their sign where `gate_z < 0`, before `plus` is added.
+
     Arrays are shaped like `out`, but for `ledger` and `bias`. In a plan they are the names of arrays.
 
     Attributes
@@ -24,7 +27,8 @@ class Quotient:
         Relevance that arrives.
     ledger : float64 array (n, 4)
         To each sample's row are added: Σ scale·r over the elements that take part; what the bias
-        takes, Σ s·bias; what the stabiliser takes, Σ s·(stab(z) − z) where z ≠ 0; and what meets z = 0.
+        takes, Σ s·bias, and with `mirrored` Σ mirrored·(the ending's bias) too; what the stabiliser takes,
+        Σ s·(stab(z) − z) where z ≠ 0; and what meets z = 0.
     epsilon : float
     clip : bool, default False
         `stab(z) = z + ε σ(z)`, or with `clip` `σ(z) max(|z|, ε)`, `σ(0) = 1`. A `stab(z)` of zero gives 0.
@@ -32,9 +36,11 @@ class Quotient:
     gate : {-1, 0, 1}, default 0
         Where 1, only elements with `gate_z > 0` take part; where -1, those with `gate_z < 0`.
     gate_z : array or None
-        Not read where `gate` is 0.
+        Not read where `gate` is 0 and there is no `mirrored`.
     bias : array (channels,) or None
         What of `z` is the bias' part; for the ledger only.
+    mirrored : array or None
+        Receives `s` times the sign of `gate_z`; where that is 0, elements take no part. Excludes a `gate`.
     """
 
     r: Any
@@ -45,6 +51,7 @@ class Quotient:
     gate: int = 0
     gate_z: Any = None
     bias: Any = None
+    mirrored: Any = None
 
 
 @dataclass(frozen=True)

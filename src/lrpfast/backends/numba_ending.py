@@ -73,29 +73,34 @@ class Finish:
             raise InputError(
                 f"{kernel}: there are arrays of {max(lanes)} lanes; those of this backend have one"
             )
-        gate_z = q.gate_z if q.gate else None
-        like = {"times": times, "plus": end.plus, "r": q.r, "gate_z": gate_z, "kept": end.kept}
+        gate_z = q.gate_z if q.gate or q.mirrored is not None else None
+        like = {
+            "times": times, "plus": end.plus, "r": q.r, "gate_z": gate_z, "kept": end.kept, "mirrored": q.mirrored,
+        }  # fmt: skip
         channels = {"bias": end.bias, "the quotient's bias": q.bias}
         books = {"ledger": q.ledger, "sums": end.sums}
         fits = (
             fits
             and out.flags.c_contiguous
-            and (end.kept is None or end.kept.flags.c_contiguous)
+            and all(a is None or a.flags.c_contiguous for a in (end.kept, q.mirrored))
             and all(a.dtype == out.dtype for a in arrays.values())
             and _alike(like, out.dtype, out.shape)
             and _alike(channels, out.dtype, out.shape[1:2])
             and _alike({"": q.ledger}, np.float64, (len(out), 4))
             and _alike({"": end.sums}, np.float64, (len(out), 2))
-            and (q.gate == 0 or gate_z is not None)
+            and ((q.gate == 0 and q.mirrored is None) or gate_z is not None)
+            and (q.gate == 0 or q.mirrored is None)
             and (end.quotient is None or (q.r is not None and q.ledger is not None))
         )
         require(fits, kernel, **arrays, out=out, **like, **channels, **books)
         self.end, self.out = end, out.reshape(-1)
         self.counts = end.quotient is not None or end.sums is not None
+        nothing = np.empty(0, out.dtype)
         self.ends = kernels.Ends(
             flat(end.bias, out), flat(times, out), flat(end.plus, out), flat(q.r, out),
             flat(gate_z, out), flat(q.bias, out),
-            np.empty(0, out.dtype) if end.kept is None else end.kept.reshape(-1),
+            nothing if end.kept is None else end.kept.reshape(-1),
+            nothing if q.mirrored is None else q.mirrored.reshape(-1),
             numbers((*end.times_part, *(end.clamp or (1, 0, 0)), q.scale, end.plus_factor), out),
             numbers((q.epsilon,), out) if epsilons is None else flat(epsilons, out),
             end.clamp is not None, end.quotient is not None, bool(q.clip), int(q.gate), end.sums is not None,
@@ -123,8 +128,9 @@ class Finish:
 
         e = self.ends
         cut_ends = e._replace(
-            times=cut(e.times), plus=cut(e.plus), r=cut(e.r), gate_z=cut(e.gate_z), kept=cut(e.kept)
-        )
+            times=cut(e.times), plus=cut(e.plus), r=cut(e.r), gate_z=cut(e.gate_z), kept=cut(e.kept),
+            mirrored=cut(e.mirrored),
+        )  # fmt: skip
         return cut_ends, cut(self.out)
 
     def raw(self) -> Array:

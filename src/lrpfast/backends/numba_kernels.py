@@ -42,7 +42,7 @@ class Ends(NamedTuple):
 
     Attributes
     ----------
-    bias, times, plus, r, gate_z, taken : array
+    bias, times, plus, r, gate_z, taken, kept, mirrored : array
         As there, flat; `taken` is the quotient's `bias`.
     numbers : array
         The two factors of `times_part`; slope, low and high of the clamp; the quotient's scale; `plus_factor`.
@@ -60,6 +60,7 @@ class Ends(NamedTuple):
     gate_z: Array
     taken: Array
     kept: Array
+    mirrored: Array
     numbers: Array
     epsilons: Array
     clamp: bool
@@ -106,6 +107,10 @@ def finish(
         k = ends.kept[at:]
         for i in range(count):
             k[i] = raw[i]
+    if ends.mirrored.size > 0:
+        g = ends.gate_z[at:]
+        for i in range(count):
+            raw[i] = -raw[i] if g[i] < 0 else raw[i]
     if ends.plus.size > 0:
         p = ends.plus[at:]
         factor = numbers[6]
@@ -149,6 +154,9 @@ def divide(
         elif ends.gate < 0:
             for i in range(length):
                 share[i] = share[i] if gate_z[i] < 0 else zero
+        elif ends.mirrored.size > 0:
+            for i in range(length):
+                share[i] = share[i] if gate_z[i] != 0 else zero
         for i in range(length):
             size = abs(z[i])
             size = (epsilon if size < epsilon else size) if ends.clip else size + epsilon
@@ -169,6 +177,14 @@ def divide(
             else:
                 for i in range(length):
                     books[SIDE + i] += np.float64(z[i]) * same
+        if ends.mirrored.size > 0:
+            m = ends.mirrored[at + begin :]
+            for i in range(length):
+                m[i] = -z[i] if gate_z[i] < 0 else z[i]
+            if ends.bias.size > 0:
+                for i in range(length):
+                    own = ends.bias[channel + begin + i if spread else channel]
+                    books[SIDE + i] += np.float64(m[i]) * np.float64(own)
 
 
 @kernel

@@ -101,13 +101,15 @@ def finish(result: Array, end: Ending) -> None:
         value = value * part(bounded(end.times, end.times_high), end.times_part)
     if end.kept is not None:
         end.kept[...] = value
+    if end.quotient is not None and end.quotient.mirrored is not None:
+        value = np.where(end.quotient.gate_z < 0, -value, value)
     if end.plus is not None:
         value = end.plus * value.dtype.type(end.plus_factor) + value
     if end.clamp is not None:
         value = clamped(value, *end.clamp)
     if end.quotient is not None:
         eps = np.asarray(end.quotient.epsilon, value.dtype)
-        value = quotient(value, eps, end.quotient)
+        value = quotient(value, eps, end.quotient, end.bias)
     end.out[...] = value
     if end.sums is not None:
         sums(end.out.reshape(len(end.out), -1), end.sums)
@@ -120,14 +122,19 @@ def clamped(x: Array, slope: float, low: float, high: float) -> Array:
     return np.clip(scaled, kind(low), kind(high))
 
 
-def quotient(z: Array, epsilon: Array, of: Quotient) -> Array:
-    """`of.r` over the denominators `z`, and the entries in the ledger; see `Quotient`."""
+def quotient(z: Array, epsilon: Array, of: Quotient, own_bias: Array | None = None) -> Array:
+    """`of.r` over the denominators `z`, and the entries in the ledger; see `Quotient`.
+
+    `own_bias` is the ending's, of which the ledger hears where denominators are mirrored.
+    """
     kind = z.dtype.type
     sign = np.where(z < 0, kind(-1), kind(1))
     stabilized = sign * np.maximum(np.abs(z), epsilon) if of.clip else z + sign * epsilon
     takes_part = np.ones(of.r.shape, bool)
     if of.gate:
         takes_part = of.gate_z > 0 if of.gate > 0 else of.gate_z < 0
+    elif of.mirrored is not None:
+        takes_part = of.gate_z != 0
     share = np.where(takes_part, of.r * kind(of.scale), kind(0))
     alive = np.broadcast_to(stabilized != 0, share.shape)
     s: Array = np.divide(share, stabilized, out=np.zeros_like(share), where=alive)
@@ -140,6 +147,10 @@ def quotient(z: Array, epsilon: Array, of: Quotient) -> Array:
         of.ledger[:, 1] += (s64 * per_channel(of.bias, of.r)).sum(axis=axes)
     of.ledger[:, 2] += np.where(zero, 0, s64 * (stabilized.astype(np.float64) - z)).sum(axis=axes)
     of.ledger[:, 3] += np.where(zero, share64, 0).sum(axis=axes)
+    if of.mirrored is not None:
+        of.mirrored[...] = np.where(of.gate_z < 0, -s, s)
+        if own_bias is not None:
+            of.ledger[:, 1] += (of.mirrored.astype(np.float64) * per_channel(own_bias, of.r)).sum(axis=axes)
     return s
 
 
@@ -344,7 +355,8 @@ def collect(src: Array, src_part: Part, end: Ending) -> None:
 
 
 def divide(z: Array, norm_size: int, end: Ending) -> None:
-    """The quotient of the ending alone, for what an ending cannot know; it has nothing else but `sums`.
+    """The quotient of the ending alone, for what an ending cannot know; it has nothing else but `sums`, and is
+    not mirrored.
 
     `z` may have one sample for all of `out`. With `norm_size` ε is multiplied by the root mean square of
     each sample of `z`, which has that many elements (lanes beyond the last channel are none).
