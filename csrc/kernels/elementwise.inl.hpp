@@ -19,19 +19,23 @@ struct Elements {
         const Size size = blocks * inner * lanes;
         const bool in_a_row = !by_channel() || inner == 1, in_blocks = lanes == 1 || lanes % kLanes<T> == 0;
         const Size length = in_a_row ? size : in_blocks ? inner * lanes : lanes, period = in_a_row ? size : lanes;
-        const Size tasks = blocks_of(size, kChunk);
+        // Large planes are gone through side by side: then threads have the same places as in convolutions.
+        const Size planes = inner * lanes >= 2 * kChunk ? blocks : 1, plane = size / planes;
+        const Size tasks = planes * blocks_of(plane, kChunk);
         const Finisher<T> finisher(end);
         const SlotSums<T> sums(finisher, n, tasks);
         parallel_for(n * tasks, n * size * 16, [&](Size task) {
-            const Size sample = task / tasks, last = at_most((task % tasks + 1) * kChunk, size);
+            const Size sample = task / tasks, part = task % tasks;
+            const Size in_plane = part / planes * kChunk, first = part % planes * plane + in_plane;
+            const Size last = first + at_most(kChunk, plane - in_plane);
             Totals totals{};
             const T epsilon = epsilons != nullptr ? epsilons[sample] : end.quotient.epsilon;
-            for (Size at = task % tasks * kChunk, count; at < last; at += count) {
+            for (Size at = first, count; at < last; at += count) {
                 count = at_most(length - at % length, last - at);
                 const Size channel = in_a_row ? at : in_blocks ? at / length * lanes : at % length;
                 put(finisher, {nullptr, count, sample * size + at, channel, period, epsilon}, totals);
             }
-            sums.add(sample, task % tasks, totals);
+            sums.add(sample, part, totals);
         });
         sums.settle();
     }

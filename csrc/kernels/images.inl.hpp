@@ -44,7 +44,8 @@ void run_by_rows(const Conv<T>& args, const WeightMatrix<T>& matrix) {
 /// rows and all their channels in a line. A row of the result is the sum of the lines that fall on it.
 template <class T>
 struct ColumnSums {
-    static constexpr Size kBytes = 2 << 20;  // of windows at a time
+    static constexpr Size kBytes = 512 << 10;  // of windows at a time
+    static constexpr Size kBandRows = 16;      // of a band at least, where there are several
 
     const Conv<T>& args;
     const Windows& windows;
@@ -77,34 +78,50 @@ struct ColumnSums {
         return weights;
     }
 
+    /// The rows of the result are shared out in bands, each made from the windows of all rows of the source that fall
+    /// on it: bands that meet both compute the few that fall on both.
     void run() const {
         const Size panels = blocks_of(matrix.outs, kPanel<T>), panel_size = args.m * kPanel<T>;
         T* weights = scratch<T>(Scratch::weights, panels * panel_size);
         fill_panels(matrix, 0, panels, {nullptr, 1, false}, weights, panel_size);
         const T* src = parted(args.src, args.src_part,
                               args.n * blocks_of(args.m, kLanesOfBlock) * plane * kLanesOfBlock);
-        const Size z_rows = windows.z[0] * windows.z[1], x_rows = windows.x[0] * windows.x[1];
-        const Size at_once =
-            at_most(z_rows, at_least(1, kBytes / (row_places * pitch * static_cast<Size>(sizeof(T)))));
-        T* numbers = scratch<T>(Scratch::inputs, at_once * row_places * pitch);
-        T* totals = scratch<T>(Scratch::totals, x_rows * width);
+        const Size x_rows = windows.x[0] * windows.x[1];
+        const Size bands = at_most(blocks_of(usable_threads(), args.n), blocks_of(x_rows, kBandRows));
         const SlotSums<T> sums(finisher, args.n, x_rows);
-        for (Size sample = 0; sample < args.n; ++sample) {
-            parallel_for(x_rows, x_rows * width, [&](Size row) { fill_line(T(0), width, totals + row * width); });
-            for (Size first = 0; first < z_rows; first += at_once) {
-                const Size last = at_most(first + at_once, z_rows);
-                fill_windows(src, sample, first, last, weights, panel_size, numbers);
-                parallel_for(x_rows, (last - first) * row_places * matrix.outs * 4, [&](Size row) {
-                    add_lines(row, first, last, numbers, totals + row * width);
-                });
-            }
-            parallel_for(x_rows, x_rows * width * 16, [&](Size row) {
+        parallel_for(args.n * bands, args.n * plane * matrix.outs * args.m, [&](Size task) {
+            const Size sample = task / bands, band = task % bands;
+            const Size first = band * x_rows / bands, last = (band + 1) * x_rows / bands;
+            T* totals = scratch<T>(Scratch::totals, (last - first) * width);
+            fill_line(T(0), (last - first) * width, totals);
+            add_windows(src, sample, first, last, weights, panel_size, totals);
+            for (Size row = first; row < last; ++row) {
                 Totals counted{};
-                finish(sample, row, totals + row * width + windows.pads[2] * args.out_lanes, counted);
+                finish(sample, row, totals + (row - first) * width + windows.pads[2] * args.out_lanes, counted);
                 sums.add(sample, row, counted);
-            });
-        }
+            }
+        });
         sums.settle();
+    }
+
+    /// Add all windows that fall on some rows of the result.
+    void add_windows(const T* src, Size sample, Size first_row, Size last_row, const T* weights, Size panel_size,
+                     T* totals) const {
+        Size begin = windows.z[0] * windows.z[1], end = 0;  // of the source's rows
+        for (Size row = first_row; row < last_row; ++row)
+            for_source_rows(row, [&](Size z_row, Size) {
+                begin = at_most(begin, z_row);
+                end = at_least(end, z_row + 1);
+            });
+        const Size at_once =
+            at_most(end - begin, at_least(1, kBytes / (row_places * pitch * static_cast<Size>(sizeof(T)))));
+        T* numbers = scratch<T>(Scratch::inputs, at_once * row_places * pitch);
+        for (Size first = begin; first < end; first += at_once) {
+            const Size last = at_most(first + at_once, end);
+            fill_windows(src, sample, first, last, weights, panel_size, numbers);
+            for (Size row = first_row; row < last_row; ++row)
+                add_lines(row, first, last, numbers, totals + (row - first_row) * width);
+        }
     }
 
     /// The windows of some rows of the source.
@@ -113,38 +130,42 @@ struct ColumnSums {
         const Size begin = first_row * row_places, count = (last_row - first_row) * row_places;
         const T* of_sample = src + sample * blocks_of(args.m, kLanesOfBlock) * plane * kLanesOfBlock;
         const TileSource<T> source{of_sample, plane * kLanesOfBlock, kLanesOfBlock, 0, args.m, kLanesOfBlock, 1, kPanel<T>, 0};
-        const Size chunks = blocks_of(count, kChunkPlaces);
-        parallel_for(chunks, count * matrix.outs * args.m, [&](Size chunk) {
-            const Size chunk_end = at_most((chunk + 1) * kChunkPlaces, count);
+        for (Size i = 0; i < count; i += kTilePlaces) {
+            const Size some = at_most(kTilePlaces, count - i);
+            Size places[kTilePlaces];
+            for (Size p = 0; p < some; ++p) places[p] = begin + i + p;
             for (Size out0 = 0; out0 < matrix.outs; out0 += kPanel<T>)
-                for (Size i = chunk * kChunkPlaces; i < chunk_end; i += kTilePlaces) {
-                    Size places[kTilePlaces];
-                    for (Size p = 0; p < kTilePlaces; ++p) places[p] = begin + at_most(i + p, chunk_end - 1);
-                    tile_for<T>(at_most(kTilePlaces, chunk_end - i), matrix.outs - out0, false)(
-                        source, places, weights + out0 / kPanel<T> * panel_size, {1, 1},
-                        numbers + i * pitch + out0, pitch);
-                }
-        });
+                tile_for<T>(some, matrix.outs - out0, false)(source, places, weights + out0 / kPanel<T> * panel_size,
+                                                             {1, 1}, numbers + i * pitch + out0, pitch);
+        }
     }
 
     /// Add what falls on a row of the result, in the order of the source's rows.
     void add_lines(Size x_row, Size first, Size last, const T* numbers, T* to) const {
-        const Size d = x_row / windows.x[1], h = x_row % windows.x[1], step = windows.strides[2] * args.out_lanes;
+        const Size step = windows.strides[2] * args.out_lanes;
+        for_source_rows(x_row, [&](Size z_row, Size window_row) {
+            if (z_row < first || z_row >= last) return;
+            const T* from = numbers + (z_row - first) * row_places * pitch + window_row * line;
+            // Vectors that overlap are not added one after the other: a sum is not read while it is written.
+            const Size apart = blocks_of(blocks_of(line, kLanes<T>) * kLanes<T>, step);
+            for (Size first_place = 0; first_place < apart; ++first_place)
+                for (Size i = first_place; i < row_places; i += apart)
+                    for_vectors<T>(line, [=](Size at, auto lanes) LRPFAST_INLINE_LAMBDA {
+                        T* sum = to + i * step + at;
+                        lanes.put(sum, lanes.get(sum) + lanes.get(from + i * pitch + at));
+                    });
+        });
+    }
+
+    /// body(row of the source, row of its windows) for all that fall on a row of the result, in the source's order.
+    template <class Body>
+    void for_source_rows(Size x_row, const Body& body) const {
+        const Size d = x_row / windows.x[1], h = x_row % windows.x[1];
         for (Size depth = windows.kernel[0] - 1; depth >= 0; --depth)
             for (Size row = windows.kernel[1] - 1; row >= 0; --row) {
-                const Size z_plane = source_of(0, d, depth), z_line = source_of(1, h, row),
-                           z_row = z_plane * windows.z[1] + z_line;
-                if (z_plane < 0 || z_line < 0 || z_row < first || z_row >= last) continue;
-                const T* from =
-                    numbers + (z_row - first) * row_places * pitch + (depth * windows.kernel[1] + row) * line;
-                // Vectors that overlap are not added one after the other: a sum is not read while it is written.
-                const Size apart = blocks_of(blocks_of(line, kLanes<T>) * kLanes<T>, step);
-                for (Size first_place = 0; first_place < apart; ++first_place)
-                    for (Size i = first_place; i < row_places; i += apart)
-                        for_vectors<T>(line, [=](Size at, auto lanes) LRPFAST_INLINE_LAMBDA {
-                            T* sum = to + i * step + at;
-                            lanes.put(sum, lanes.get(sum) + lanes.get(from + i * pitch + at));
-                        });
+                const Size z_plane = source_of(0, d, depth), z_line = source_of(1, h, row);
+                if (z_plane < 0 || z_line < 0) continue;
+                body(z_plane * windows.z[1] + z_line, depth * windows.kernel[1] + row);
             }
     }
 

@@ -1,16 +1,42 @@
 // Operators that keep channels apart: depthwise convolution, sum- and max-pooling. Lanes are channels.
 
-/// body(sample, block) for all blocks, each with a slot of its own for its sums.
+/// What a task works on: some rows of a block's outputs. Those of one band lie side by side in all blocks, so that
+/// threads have the same places as in convolutions.
+struct Band {
+    Size sample, block, index, count;
+
+    Size begin_of(Size rows) const { return index * rows / count; }
+    Size end_of(Size rows) const { return (index + 1) * rows / count; }
+};
+
+/// body(band) for all blocks.
+template <class Body>
+void for_bands(Size n, Size blocks, Size bands, Size work, const Body& body) {
+    parallel_for(n * bands * blocks, work, [&](Size task) {
+        body(Band{task / (bands * blocks), task % blocks, task / blocks % bands, bands});
+    });
+}
+
+/// body(finisher, band, totals) for all blocks; each band has a slot of its own for its sums.
 template <class T, class Body>
-void for_blocks(const Ending<T>& end, Size n, Size blocks, Size work, const Body& body) {
+void for_bands(const Ending<T>& end, Size n, Size blocks, Size bands, Size work, const Body& body) {
     const Finisher<T> finisher(end);
-    const SlotSums<T> sums(finisher, n, blocks);
-    parallel_for(n * blocks, work, [&](Size task) {
+    const SlotSums<T> sums(finisher, n, bands * blocks);
+    for_bands(n, blocks, bands, work, [&](const Band& band) {
         Totals totals{};
-        body(finisher, task / blocks, task % blocks, totals);
-        sums.add(task / blocks, task % blocks, totals);
+        body(finisher, band, totals);
+        sums.add(band.sample, band.index * blocks + band.block, totals);
     });
     sums.settle();
+}
+
+constexpr Size kRowsOfBand = 14;  // at least
+
+/// How many bands a block's outputs are shared out in.
+inline Size bands_of(const ReadsList& list) {
+    Size rows = 0;
+    for (Size i = 0; i < list.size(); ++i) rows = at_least(rows, list[i].axes[1].count);
+    return at_least(1, rows / kRowsOfBand);
 }
 
 /// For run_tasks: what all outputs of all channels cost.
@@ -25,13 +51,13 @@ struct SourceRow {
     Size first_tap, start;  // the first of the row's taps; the place of its column 0
 };
 
-/// body(first place, rows, count of rows): for each row of outputs, the rows of sources inside the input.
+/// body(first place, rows, count of rows): for each row of a band, the rows of sources inside the input.
 template <class Body>
-LRPFAST_INLINE void for_output_rows(const Reads& reads, const Body& body) {
+LRPFAST_INLINE void for_output_rows(const Reads& reads, const Band& band, const Body& body) {
     const AxisReads &planes = reads.axes[0], &rows = reads.axes[1];
     SourceRow* sources = scratch<SourceRow>(Scratch::places, at_least(1, planes.taps * rows.taps));
     for (Size d = 0; d < planes.count; ++d)
-        for (Size h = 0; h < rows.count; ++h) {
+        for (Size h = band.begin_of(rows.count); h < band.end_of(rows.count); ++h) {
             Size count = 0;
             for (Size td = 0; td < planes.taps; ++td)
                 for (Size th = 0; th < rows.taps; ++th) {
@@ -168,19 +194,19 @@ const T* depthwise_weights(const Depthwise<T>& args, const Reads& reads, Size bl
 constexpr Size kRowsPlaces = 64;  // rows are finished together until they are as many places
 
 template <class T>
-void depthwise_sum(const Depthwise<T>& args, const Reads& reads, Size sample, Size block,
-                   const Finisher<T>& finisher, Totals& totals) {
-    const Size blocks = blocks_of(args.c, kLanesOfBlock), at = sample * blocks + block;
+void depthwise_sum(const Depthwise<T>& args, const Reads& reads, const Band& band, const Finisher<T>& finisher,
+                   Totals& totals) {
+    const Size blocks = blocks_of(args.c, kLanesOfBlock), at = band.sample * blocks + band.block;
     const T* src = args.src + at * reads.in.product() * kLanesOfBlock;
     const T low = args.src_part.negative == T(0) ? T(0) : -static_cast<T>(__builtin_inf());
     const RowFunction<T> compute = row_function<T>(reads.axes[2]);
-    const T* weights = depthwise_weights(args, reads, block, compute != any_row<T>);
+    const T* weights = depthwise_weights(args, reads, band.block, compute != any_row<T>);
     const Size width = reads.axes[2].count, most = kRowsPlaces + width;
     T* results = scratch<T>(Scratch::result, most * kLanesOfBlock);
     Size* places = scratch<Size>(Scratch::filters, most);
-    PlaceResults<T> some{results, nullptr, kLanesOfBlock, places, 0, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
-                         reads.out.product()};
-    for_output_rows(reads, [&](Size place, const SourceRow* rows, Size row_count) {
+    PlaceResults<T> some{results, nullptr, kLanesOfBlock, places, 0, band.block * kLanesOfBlock, kLanesOfBlock,
+                         band.sample, blocks, reads.out.product()};
+    for_output_rows(reads, band, [&](Size place, const SourceRow* rows, Size row_count) {
         compute({reads, src, low, args.src_high, weights, rows, row_count}, results + some.count * kLanesOfBlock);
         for (Size j = 0; j < width; ++j) places[some.count++] = place + j * reads.axes[2].step;
         if (some.count < kRowsPlaces) return;
@@ -201,11 +227,10 @@ void run_depthwise(const Depthwise<T>& given, const ReadsList& list) {
         args.src_part = {T(1), T(1)};
         args.src_high = static_cast<T>(__builtin_inf());
     }
-    for_blocks(args.end, args.n, blocks, plane_work(list, args.n * args.c),
-               [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
-                   for (Size i = 0; i < list.size(); ++i)
-                       depthwise_sum(args, list[i], sample, block, finisher, totals);
-               });
+    for_bands(args.end, args.n, blocks, bands_of(list), plane_work(list, args.n * args.c),
+              [&](const Finisher<T>& finisher, const Band& band, Totals& totals) {
+                  for (Size i = 0; i < list.size(); ++i) depthwise_sum(args, list[i], band, finisher, totals);
+              });
 }
 
 template <class T>
@@ -237,32 +262,32 @@ LRPFAST_INLINE void for_row_windows(const Reads& reads, Size place, const Source
     }
 }
 
-/// The same for all outputs of a block: body(place, sources, count, results) leaves kLanesOfBlock results, which
+/// The same for all outputs of a band: body(place, sources, count, results) leaves kLanesOfBlock results, which
 /// are finished row by row.
 template <class T, class Body>
-LRPFAST_INLINE void finish_windows(const Reads& reads, Size sample, Size block, Size blocks,
-                                   const Finisher<T>& finisher, Totals& totals, const Body& body) {
+LRPFAST_INLINE void finish_windows(const Reads& reads, const Band& band, Size blocks, const Finisher<T>& finisher,
+                                   Totals& totals, const Body& body) {
     const Size width = reads.axes[2].count;
     T* results = scratch<T>(Scratch::result, width * kLanesOfBlock);
     Size* places = scratch<Size>(Scratch::filters, width);
-    for_output_rows(reads, [&](Size first, const SourceRow* rows, Size row_count) {
+    for_output_rows(reads, band, [&](Size first, const SourceRow* rows, Size row_count) {
         for_row_windows(reads, first, rows, row_count,
                         [&](Size j, Size place, const Size* sources, Size count) LRPFAST_INLINE_LAMBDA {
                             places[j] = place;
                             body(place, sources, count, results + j * kLanesOfBlock);
                         });
-        finisher.places({results, nullptr, kLanesOfBlock, places, width, block * kLanesOfBlock, kLanesOfBlock, sample, blocks,
-                         reads.out.product()},
+        finisher.places({results, nullptr, kLanesOfBlock, places, width, band.block * kLanesOfBlock, kLanesOfBlock,
+                         band.sample, blocks, reads.out.product()},
                         totals);
     });
 }
 
-/// One block of a sum-pooling; gains are per place of the input or of the output, null for none.
+/// One band of a sum-pooling; gains are per place of the input or of the output, null for none.
 template <class T>
-void sum_windows(const SumPool<T>& args, const Reads& reads, Size sample, Size block, const T* in_gains,
-                 const T* out_gains, const Finisher<T>& finisher, Totals& totals) {
-    const T* src = args.src + (sample * args.blocks + block) * reads.in.product() * kLanesOfBlock;
-    finish_windows(reads, sample, block, args.blocks, finisher, totals,
+void sum_windows(const SumPool<T>& args, const Reads& reads, const Band& band, const T* in_gains, const T* out_gains,
+                 const Finisher<T>& finisher, Totals& totals) {
+    const T* src = args.src + (band.sample * args.blocks + band.block) * reads.in.product() * kLanesOfBlock;
+    finish_windows(reads, band, args.blocks, finisher, totals,
                    [&](Size place, const Size* sources, Size count, T* results) LRPFAST_INLINE_LAMBDA {
                        for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
                            Vec<T> sum{};
@@ -279,30 +304,30 @@ void sum_windows(const SumPool<T>& args, const Reads& reads, Size sample, Size b
 
 template <class T>
 void run_sumpool(const SumPool<T>& args, const ReadsList& list, const T* in_gains, const T* out_gains) {
-    for_blocks(args.end, args.n, args.blocks, plane_work(list, args.n * args.blocks * kLanesOfBlock),
-               [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
-                   for (Size i = 0; i < list.size(); ++i)
-                       sum_windows(args, list[i], sample, block, in_gains, out_gains, finisher, totals);
-               });
+    for_bands(args.end, args.n, args.blocks, bands_of(list), plane_work(list, args.n * args.blocks * kLanesOfBlock),
+              [&](const Finisher<T>& finisher, const Band& band, Totals& totals) {
+                  for (Size i = 0; i < list.size(); ++i)
+                      sum_windows(args, list[i], band, in_gains, out_gains, finisher, totals);
+              });
 }
 
 /// Global pooling has too many products for float32: it adds up in float64.
 template <class T>
 void global_sum_forward(const SumPool<T>& args) {
     const Size size = args.windows.x.product();
-    for_blocks(args.end, args.n, args.blocks, args.n * args.blocks * size * kLanesOfBlock * 2,
-               [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
-                   const Size at = sample * args.blocks + block;
-                   const T* src = args.src + at * size * kLanesOfBlock;
-                   T results[kLanesOfBlock];
-                   for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
-                       Wide<T> sums{};
-                       for (Size i = 0; i < size; ++i)
-                           add_wide<T>(sums, part_of(load(src + i * kLanesOfBlock + lane), args.src_part));
-                       store(results + lane, narrow<T>(sums) * part_of(*args.w, args.w_part));
-                   }
-                   finisher.channels(results, kLanesOfBlock, at * kLanesOfBlock, block * kLanesOfBlock, totals);
-               });
+    for_bands(args.end, args.n, args.blocks, 1, args.n * args.blocks * size * kLanesOfBlock * 2,
+              [&](const Finisher<T>& finisher, const Band& band, Totals& totals) {
+                  const Size at = band.sample * args.blocks + band.block;
+                  const T* src = args.src + at * size * kLanesOfBlock;
+                  T results[kLanesOfBlock];
+                  for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
+                      Wide<T> sums{};
+                      for (Size i = 0; i < size; ++i)
+                          add_wide<T>(sums, part_of(load(src + i * kLanesOfBlock + lane), args.src_part));
+                      store(results + lane, narrow<T>(sums) * part_of(*args.w, args.w_part));
+                  }
+                  finisher.channels(results, kLanesOfBlock, at * kLanesOfBlock, band.block * kLanesOfBlock, totals);
+              });
 }
 
 template <class T>
@@ -330,9 +355,11 @@ void maxpool_forward(const MaxPool<T>& args) {
     typedef std::int32_t Indices __attribute__((vector_size(kLanes<T> * sizeof(std::int32_t))));
     const ReadsList list = ReadsList::forward(args.windows);
     const Reads& reads = list[0];
-    parallel_for(args.n * args.blocks, plane_work(list, args.n * args.blocks * kLanesOfBlock), [&](Size at) {
+    const Size work = plane_work(list, args.n * args.blocks * kLanesOfBlock);
+    for_bands(args.n, args.blocks, bands_of(list), work, [&](const Band& band) {
+        const Size at = band.sample * args.blocks + band.block;
         const T* src = args.src + at * reads.in.product() * kLanesOfBlock;
-        for_output_rows(reads, [&](Size first, const SourceRow* rows, Size row_count) {
+        for_output_rows(reads, band, [&](Size first, const SourceRow* rows, Size row_count) {
             for_row_windows(reads, first, rows, row_count, [&](Size, Size place, const Size* sources,
                                                                Size count) LRPFAST_INLINE_LAMBDA {
                 const Size to = (at * reads.out.product() + place) * kLanesOfBlock;
@@ -359,28 +386,28 @@ template <class T>
 void maxpool_vjp(const MaxPoolVjp<T>& args) {
     typedef std::int32_t Indices __attribute__((vector_size(kLanes<T> * sizeof(std::int32_t))));
     const ReadsList list = ReadsList::vjp(args.windows);
-    for_blocks(args.end, args.n, args.blocks, plane_work(list, args.n * args.blocks * kLanesOfBlock),
-               [&](const Finisher<T>& finisher, Size sample, Size block, Totals& totals) {
-                   for (Size i = 0; i < list.size(); ++i) {
-                       const Size first = (sample * args.blocks + block) * list[i].in.product() * kLanesOfBlock;
-                       const T* src = args.src + first;
-                       const std::int32_t* winners = args.winners + first;
-                       finish_windows(list[i], sample, block, args.blocks, finisher, totals,
-                                      [&](Size place, const Size* windows, Size count, T* results)
-                                          LRPFAST_INLINE_LAMBDA {
-                           for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
-                               Vec<T> sum{};
-                               for (Size w = 0; w < count; ++w) {
-                                   Indices indices;
-                                   __builtin_memcpy(&indices, winners + windows[w] * kLanesOfBlock + lane,
-                                                    sizeof indices);
-                                   const Ints<T> won =
-                                       __builtin_convertvector(indices, Ints<T>) == splat_index<T>(place);
-                                   sum = sum + (won ? load(src + windows[w] * kLanesOfBlock + lane) : Vec<T>{});
-                               }
-                               store(results + lane, sum);
-                           }
-                       });
-                   }
-               });
+    for_bands(args.end, args.n, args.blocks, bands_of(list), plane_work(list, args.n * args.blocks * kLanesOfBlock),
+              [&](const Finisher<T>& finisher, const Band& band, Totals& totals) {
+                  for (Size i = 0; i < list.size(); ++i) {
+                      const Size first = (band.sample * args.blocks + band.block) * list[i].in.product() * kLanesOfBlock;
+                      const T* src = args.src + first;
+                      const std::int32_t* winners = args.winners + first;
+                      finish_windows(list[i], band, args.blocks, finisher, totals,
+                                     [&](Size place, const Size* windows, Size count, T* results)
+                                         LRPFAST_INLINE_LAMBDA {
+                          for (Size lane = 0; lane < kLanesOfBlock; lane += kLanes<T>) {
+                              Vec<T> sum{};
+                              for (Size w = 0; w < count; ++w) {
+                                  Indices indices;
+                                  __builtin_memcpy(&indices, winners + windows[w] * kLanesOfBlock + lane,
+                                                   sizeof indices);
+                                  const Ints<T> won =
+                                      __builtin_convertvector(indices, Ints<T>) == splat_index<T>(place);
+                                  sum = sum + (won ? load(src + windows[w] * kLanesOfBlock + lane) : Vec<T>{});
+                              }
+                              store(results + lane, sum);
+                          }
+                      });
+                  }
+              });
 }

@@ -229,7 +229,7 @@ void run_winograd(const Conv<T>& args, const WeightMatrix<T>& matrix, bool trans
         constexpr Size kTilesOfTask = 8;
         const Size groups = blocks_of(count, kTilesOfTask);
         parallel_for(groups * product.src_blocks, count * product.src_blocks * 36 * 100, [&](Size task) {
-            const Size block = task / groups, first = task % groups * kTilesOfTask;
+            const Size block = task % product.src_blocks, first = task / product.src_blocks * kTilesOfTask;
             for (Size i = first; i < at_most(first + kTilesOfTask, count); ++i)
                 product.transform_input((tile0 + i) / product.tiles, (tile0 + i) % product.tiles, block, i, count,
                                         inputs);
