@@ -93,6 +93,19 @@ def test_one_tap_with_strides_is_not_pointwise(runner: str, kernel: str) -> None
             assert_defined(case, module, "float32")
 
 
+@pytest.mark.parametrize("other_part", [None, (0.0, 1.0)])
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_lines_that_evict_one_another(runner: str, other_part: tuple[float, float] | None) -> None:
+    """Rows of weights that are a power of two apart, more than a cache has places for: they are read in pieces."""
+    window = windows_of((3, 1, 1, 0, 0, 1), (9, 1, 1, 0, 0, 1))
+    with running(runner) as module:
+        case = conv_case("conv_vjp", Maker(simplest, "nothing"), module.LANES, 1, 600, 256, window)
+        times = np.round(np.random.default_rng(1).normal(size=case.arguments["end"].out.shape))
+        case = case.with_ending(times=times)
+        case = Case(case.kernel, {**case.arguments, "other_part": other_part})
+        assert_defined(case, module, "float32")
+
+
 @pytest.mark.parametrize("kernel", ["depthwise_forward", "depthwise_vjp"])
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_depthwise_rows_of_all_kinds(runner: str, kernel: str) -> None:

@@ -46,13 +46,16 @@ struct WeightMatrix {
 
     Size all_outs() const { return outs * groups; }
 
-    /// Whether tiles may read the weights where they lie: a source's are in a line, and the lines of a panel do
-    /// not evict one another from the cache, as those that are a power of two apart do.
-    bool lies_as_panels() const {
+    /// Whether tiles may read the weights where they lie: a source's are in a line.
+    bool lies_as_panels() const { return taps == 1 && groups == 1 && out_step == 1 && outs % kLanes<T> == 0; }
+
+    /// Of how many sources all tiles take the products before those of the next: lines that are a power of two apart
+    /// share a few places of the cache, where a panel of many would not last until the next tile.
+    Size lasting_lines() const {
         constexpr Size kBytes = 512 << 10, kSets = 1 << 10;
         const Size line = source_step * static_cast<Size>(sizeof(T));
-        return taps == 1 && groups == 1 && out_step == 1 && outs % kLanes<T> == 0 &&
-               (sources * line <= kBytes || line % kSets != 0);
+        if (sources * line <= kBytes || line % kSets != 0) return sources;
+        return at_least(1, kBytes / line / kLanesOfBlock) * kLanesOfBlock;
     }
     Size group_step() const { return at_least(outs * out_step, sources * source_step); }
 };

@@ -19,6 +19,7 @@ struct Product {
 
     Size out_blocks, panels, panel_size, panels_of_task, chunks, ranges;
     Size panel_step, row_step;  // from one panel to the next, and from one channel's rows to the next
+    Size depth;  // channels of which all tiles of a chunk take the products before those of the next
 
     /// `step` numbers lie from one place to the next.
     Product(const Linear<T>& linear, const Reads& sum, const WeightMatrix<T>& weights, const Part<T>* other,
@@ -36,11 +37,13 @@ struct Product {
         panels = blocks_of(out_blocks * kLanesOfBlock, kPanel<T>);  // the last may have no outputs but padding
         panel_size = panel_step = size_of_panel(matrix, reads.taps());
         row_step = reads.taps() * kPanel<T>;
+        depth = matrix.sources * matrix.groups;
         const bool can_filter = Filter<T>::can(matrix.part) && (other == nullptr || Filter<T>::can(*other));
         if (packed == nullptr && matrix.lies_as_panels() && can_filter) {
             packed = matrix.w;
             panel_step = kPanel<T>;
             row_step = matrix.source_step;
+            depth = matrix.lasting_lines();
         }
         chunks = chunks_of(reads.count());
         const Size bytes = panel_size * static_cast<Size>(sizeof(T));
@@ -118,19 +121,26 @@ struct Product {
             Size begin, end;
             panel_sources(matrix, out0, begin, end);
             const Size src_blocks = blocks_of(matrix.sources * matrix.groups, src_lanes);
-            const TileSource<T> source{
+            TileSource<T> source{
                 args.src + (sample * src_blocks + begin / src_lanes) * in * place_step,
                 in * place_step, place_step, begin % src_lanes, taps > 0 ? end - begin : 0, src_lanes, taps,
                 row_step, 0};
-            for (Size tile = 0; tile < places.tiles; ++tile) {
-                const Size first = places.first_of(tile), count = places.first_of(tile + 1) - first;
-                const Size* from = places.sources + tile * taps * kTilePlaces;
-                prefetch_places(args.end, all, first, first + count);
-                tile_for<T>(count, left, weights.filtered)(source, from, weights.panels + at, weights.part,
-                                                           results + first * kPanel<T>, kPanel<T>);
-                if (by_sign)
-                    tile_for<T>(count, left, others.filtered)(source, from, others.panels + at, others.part,
-                                                              more + first * kPanel<T>, kPanel<T>);
+            const Size channels = source.channels;
+            for (Size done = 0; done == 0 || done < channels; done += depth) {
+                source.channels = at_most(depth, channels - done);
+                source.goes_on = done > 0;
+                const Size row = at + done * row_step;
+                for (Size tile = 0; tile < places.tiles; ++tile) {
+                    const Size first = places.first_of(tile), count = places.first_of(tile + 1) - first;
+                    const Size* from = places.sources + tile * taps * kTilePlaces;
+                    if (done == 0) prefetch_places(args.end, all, first, first + count);
+                    tile_for<T>(count, left, weights.filtered)(source, from, weights.panels + row, weights.part,
+                                                               results + first * kPanel<T>, kPanel<T>);
+                    if (by_sign)
+                        tile_for<T>(count, left, others.filtered)(source, from, others.panels + row, others.part,
+                                                                  more + first * kPanel<T>, kPanel<T>);
+                }
+                source.src += depth / src_lanes * source.block_step;
             }
         }
         finisher.places(all, totals);
