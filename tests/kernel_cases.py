@@ -353,7 +353,7 @@ def any_case(kernel: str, lanes: int, choose: Choose) -> Case:
     make = Maker(choose, last)
     n = choose([1, 2, 3])
     if kernel.startswith("gemm"):
-        return gemm_case(kernel, make, choose([1, 2, 3, 7]), choose(range(1, 76)), choose(range(1, 76)))
+        return gemm_case(kernel, make, choose([1, 2, 33, 3, 7]), choose(range(1, 76)), choose(range(1, 76)))
     if kernel in ("affine", "collect", "divide", "reorder"):
         shape = (n, choose([*CHANNELS, 70]), choose([1, 2, 5, 16, 33, 300]))
         few = [shape[1]] if shape[1] < lanes else []

@@ -34,6 +34,7 @@ __all__ = [
 name = "numba"
 LANES = 1
 
+_MANY = 32  # samples, for which it pays to transpose the weights
 _PADDED = 1 << 24  # elements of padded source held at once: samples are taken in groups
 
 
@@ -47,6 +48,10 @@ def gemm_forward(src: Array, w: Array, src_part: Part, w_part: Part, end: Ending
     finish = Finish("gemm_forward", fits, end, src=src, w=w)
     raw = finish.raw()
     (n, m), k = out.shape, src.shape[1]
+    if n >= _MANY:
+        _multiply(src, np.ascontiguousarray(w.T), src_part, w_part, raw)
+        finish.apply(raw)
+        return
     filled = np.zeros((n, -(-k // plain.CHUNK) * plain.CHUNK), out.dtype)
     filled[:, :k] = part(src, src_part)
     factors = numbers((*src_part, *w_part), out)
@@ -63,7 +68,13 @@ def gemm_vjp(src: Array, w: Array, src_part: Part, w_part: Part, end: Ending) ->
     fits = src.ndim == w.ndim == 2 and src.shape == (len(out), len(w)) and out.shape[1:] == w.shape[1:]
     finish = Finish("gemm_vjp", fits, end, src=src, w=w)
     raw = finish.raw()
-    (n, k), m = out.shape, len(w)
+    _multiply(src, w, src_part, w_part, raw)
+    finish.apply(raw)
+
+
+def _multiply(src: Array, w: Array, src_part: Part, w_part: Part, out: Array) -> None:
+    """`part(src) @ part(w)` into `out`, flat."""
+    (n, m), k = src.shape, w.shape[1]
     blocks = -(-n // kernels.ROWS)
     filled = np.zeros((blocks * kernels.ROWS, m), out.dtype)
     filled[:n] = part(src, src_part)
@@ -71,9 +82,8 @@ def gemm_vjp(src: Array, w: Array, src_part: Part, w_part: Part, end: Ending) ->
     factors = numbers((*src_part, *w_part), out)
     run(
         kernels.gemm_vjp, -(-k // kernels.TILE), n * m * k // 8,
-        flat(packed, out), flat(w, out), n, k, m, factors, raw,
+        flat(packed, out), flat(w, out), n, k, m, factors, out,
     )  # fmt: skip
-    finish.apply(raw)
 
 
 # --- convolutions ---
