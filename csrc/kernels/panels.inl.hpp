@@ -35,6 +35,14 @@ void fill_line(T value, Size count, T* to) {
     for_vectors<T>(count, [=](Size i, auto lanes) LRPFAST_INLINE_LAMBDA { lanes.put(to + i, values); });
 }
 
+template <class T>
+void add_line(const T* from, Size count, T* to) {
+    for_vectors<T>(
+        count, [=](Size i, auto lanes) LRPFAST_INLINE_LAMBDA { lanes.put(to + i, lanes.get(to + i) + lanes.get(from + i)); });
+}
+
+constexpr Size kLastingBytes = 512 << 10;  // that stay in the cache, though they lie apart
+
 /// The weights as a matrix from sources to outputs: element (out, source, tap) of group g is
 /// w[g · group_step + out · out_step + source · source_step + tap].
 template <class T>
@@ -46,16 +54,24 @@ struct WeightMatrix {
 
     Size all_outs() const { return outs * groups; }
 
-    /// Whether tiles may read the weights where they lie: a source's are in a line.
-    bool lies_as_panels() const { return taps == 1 && groups == 1 && out_step == 1 && outs % kLanes<T> == 0; }
-
-    /// Of how many sources all tiles take the products before those of the next: lines that are a power of two apart
-    /// share a few places of the cache, where a panel of many would not last until the next tile.
-    Size lasting_lines() const {
-        constexpr Size kBytes = 512 << 10, kSets = 1 << 10;
+    /// Whether a panel's lines evict one another from the cache, as those that are a power of two apart do.
+    bool lines_evict() const {
+        constexpr Size kSets = 1 << 10;
         const Size line = source_step * static_cast<Size>(sizeof(T));
-        if (sources * line <= kBytes || line % kSets != 0) return sources;
-        return at_least(1, kBytes / line / kLanesOfBlock) * kLanesOfBlock;
+        return sources * line > kLastingBytes && line % kSets == 0;
+    }
+
+    /// Whether tiles may read the weights where they lie: a source's are in a line. Lines that evict one another have to
+    /// be long, or to copy them costs less.
+    bool lies_as_panels() const {
+        return taps == 1 && groups == 1 && out_step == 1 && outs % kLanes<T> == 0 &&
+               (!lines_evict() || kPanel<T> * sizeof(T) >= 256);
+    }
+
+    /// Of how many sources all tiles take the products before those of the next, so that lines last so long.
+    Size lasting_lines() const {
+        const Size line = source_step * static_cast<Size>(sizeof(T));
+        return lines_evict() ? at_least(1, kLastingBytes / line / kLanesOfBlock) * kLanesOfBlock : sources;
     }
     Size group_step() const { return at_least(outs * out_step, sources * source_step); }
 };

@@ -128,17 +128,21 @@ struct Product {
             const Size channels = source.channels;
             for (Size done = 0; done == 0 || done < channels; done += depth) {
                 source.channels = at_most(depth, channels - done);
-                source.goes_on = done > 0;
                 const Size row = at + done * row_step;
                 for (Size tile = 0; tile < places.tiles; ++tile) {
                     const Size first = places.first_of(tile), count = places.first_of(tile + 1) - first;
                     const Size* from = places.sources + tile * taps * kTilePlaces;
                     if (done == 0) prefetch_places(args.end, all, first, first + count);
-                    tile_for<T>(count, left, weights.filtered)(source, from, weights.panels + row, weights.part,
-                                                               results + first * kPanel<T>, kPanel<T>);
-                    if (by_sign)
-                        tile_for<T>(count, left, others.filtered)(source, from, others.panels + row, others.part,
-                                                                  more + first * kPanel<T>, kPanel<T>);
+                    const auto multiply = [&](const Weights& by, T* to) {
+                        const auto run_tile = tile_for<T>(count, left, by.filtered);
+                        if (done == 0) return run_tile(source, from, by.panels + row, by.part, to, kPanel<T>);
+                        T sums[kTilePlaces * kPanel<T>];
+                        run_tile(source, from, by.panels + row, by.part, sums, kPanel<T>);
+                        for (Size p = 0; p < count; ++p)
+                            add_line(sums + p * kPanel<T>, at_most(kPanel<T>, left), to + p * kPanel<T>);
+                    };
+                    multiply(weights, results + first * kPanel<T>);
+                    if (by_sign) multiply(others, more + first * kPanel<T>);
                 }
                 source.src += depth / src_lanes * source.block_step;
             }

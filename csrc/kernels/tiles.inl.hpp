@@ -16,7 +16,6 @@ struct TileSource {
     Size lanes, taps;
     Size row_step;   // from the panel's rows of one channel to those of the next
     Size panel_gap;  // and more from one block to the next
-    bool goes_on = false;  // products are added to what is there
 };
 
 /// to[p · pitch + …] = Σ over channels and taps of source × panel, for PLACES places × VECTORS vectors; or of
@@ -28,13 +27,6 @@ void multiply_tile(const TileSource<T>& from, const Size* places, const T* panel
     const Filter<T> filter(part);
     alignas(64) static const T nothing[kLanesOfBlock] = {};
     Vec<T> sums[PLACES][VECTORS] = {};
-    if (from.goes_on) {
-        LRPFAST_UNROLL
-        for (int p = 0; p < PLACES; ++p) {
-            LRPFAST_UNROLL
-            for (int v = 0; v < VECTORS; ++v) sums[p][v] = load(to + p * pitch + v * kLanes<T>);
-        }
-    }
     const T* row = panel;  // of the block's first channel
     const T* block = from.src;
     const Size row_step = from.row_step;
