@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,9 +68,9 @@ class Architecture:
         return module.eval().requires_grad_(False)
 
 
-@cache
+@lru_cache(maxsize=1)
 def architecture(name: str) -> Architecture:
-    """One of `ARCHITECTURES`, exported first if this machine has not done so."""
+    """One of `ARCHITECTURES`, exported first if this machine has not done so; the last one stays in memory."""
     import torch
 
     size = ARCHITECTURES[name]

@@ -18,7 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,7 +83,7 @@ class Net:
         state = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in tensors}
         module = NETWORKS[self.name](False).eval().requires_grad_(False)
         counters = {name for name in module.state_dict() if name.endswith("num_batches_tracked")}
-        missing = set(module.load_state_dict(state, strict=False).missing_keys) - counters
+        missing = set(module.load_state_dict(state, strict=False, assign=True).missing_keys) - counters
         if missing:
             raise ValueError(f"{self.path} lacks {sorted(missing)}; delete the file to have it made anew")
         for m in module.modules():
@@ -92,9 +92,9 @@ class Net:
         return module
 
 
-@cache
+@lru_cache(maxsize=1)
 def network(name: str) -> Net:
-    """Return a network, exporting it first if this machine has not done so.
+    """Return a network, exporting it first if this machine has not done so; the last one stays in memory.
 
     Parameters
     ----------
@@ -214,11 +214,14 @@ def _torchvision(name: str, gain: float = 1.0) -> Callable[[bool], torch.nn.Modu
         import torch
         import torchvision
 
+        if not weights:
+            with torch.device("meta"):  # to draw the usual ones takes seconds
+                empty: torch.nn.Module = torchvision.models.get_model(name, weights=None)
+            return empty.to_empty(device="cpu")
         with torch.random.fork_rng():
             torch.manual_seed(0)
             module: torch.nn.Module = torchvision.models.get_model(name, weights=None)
-            if weights:
-                _fill(module, gain)
+            _fill(module, gain)
         return module
 
     return build
@@ -280,7 +283,7 @@ def _mlp(weights: bool) -> torch.nn.Module:
 
 NETWORKS: dict[str, Callable[[bool], torch.nn.Module]] = {
     "mlp": _mlp,
-    "vgg11": _torchvision("vgg11"),
+    "vgg11_bn": _torchvision("vgg11_bn"),
     "vgg16": _torchvision("vgg16"),
     "vgg16_bn": _torchvision("vgg16_bn"),
     "resnet18": _torchvision("resnet18"),

@@ -8,6 +8,7 @@ rule, and refused if one is left over.
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -107,6 +108,9 @@ def zennit_relevance(
     rounding = torch.finfo(kind).eps ** 0.5 * float(expected.abs().max())
     torch.testing.assert_close(output, expected, rtol=0, atol=rounding, msg="canonizing changed the network")
     result: Array = relevance.numpy()
+    # Hooks and modules refer to one another: without this the copies of all weights stay for many tests more.
+    del network, rules, output, relevance
+    gc.collect()
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -20,8 +21,11 @@ COMPOSITES = ("epsilon_plus_flat", "epsilon_gamma_box")
 
 
 @pytest.fixture(params=ARCHITECTURES, scope="module")
-def net(request: pytest.FixtureRequest) -> Architecture:
-    return architecture(request.param)
+def net(request: pytest.FixtureRequest) -> Iterator[Architecture]:
+    """One network for all tests of it, and nothing of it in memory after them."""
+    yield architecture(request.param)
+    for kept in (loaded, explained):
+        kept.cache_clear()
 
 
 @cache
@@ -64,9 +68,10 @@ def test_heatmaps_are_those_of_zennit(net: Architecture, rules: str) -> None:
     bounds = {"low": LOW, "high": HIGH, "prepare": traced}
     exact = zennit_relevance(net.module, x, rules, **bounds)
     assert distance(explained(net, rules, np.float64).relevance_of(), exact) <= 1e-9
-    theirs = zennit_relevance(net.module, x, rules, dtype=np.float32, **bounds)
-    ours = explained(net, rules, np.float32).relevance_of()
-    assert distance(ours, exact) <= max(2 * distance(theirs, exact), 1e-4)
+    ours = distance(explained(net, rules, np.float32).relevance_of(), exact)
+    if ours > 1e-4:
+        theirs = zennit_relevance(net.module, x, rules, dtype=np.float32, **bounds)
+        assert ours <= 2 * distance(theirs, exact)
 
 
 @pytest.mark.skipif("numba" not in BACKENDS, reason="only where the suite runs on Numba")

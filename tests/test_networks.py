@@ -31,8 +31,9 @@ def test_photographs_fill_their_range() -> None:
         assert brightest <= x.max() <= HIGH
 
 
+# No test explains a VGG-16: it is for benchmarks, which compare its predictions with onnxruntime's.
 @pytest.mark.networks
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("vgg16")])
 def test_file_and_module_are_the_same_network(name: str) -> None:
     import torch
 

@@ -71,7 +71,7 @@ def test_conserves_the_logit_without_biases(name: str, composite: str) -> None:
             layer.running_mean.zero_()
         if isinstance(layer, nn.BatchNorm2d | nn.Linear):
             layer.bias.zero_()
-    x = photograph("coffee")
+    x = photograph("coffee")[..., ::2, ::2]
     with torch.no_grad():
         logit = net(torch.from_numpy(x).double()).max()
     assert zennit_relevance(net, x, composite).sum() == pytest.approx(float(logit), rel=1e-3)
