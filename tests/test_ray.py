@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -48,25 +47,21 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def short_folder() -> Iterator[Path]:
+def short_folder() -> tempfile.TemporaryDirectory[str]:
     """For Ray's files: what its sockets are called must not be long."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    yield Path(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
 
 
 @pytest.fixture(scope="module")
-def ray(short_folder: Path) -> Iterator[Any]:
+def ray() -> Iterator[Any]:
     """Ray, connected to a cluster of its own with two CPUs; nothing of it is left."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
         for name, value in QUIET.items():
             patch.setenv(name, value)
         import ray
 
         ray.init(
-            "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-            _temp_dir=str(short_folder),
+            "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _temp_dir=folder
         )  # fmt: skip
         yield ray
         ray.shutdown()
@@ -206,6 +201,20 @@ def test_a_part_over_which_actors_die_again_and_again_ends_the_job(
     assert [part.name for part in parts_of(Path("out"))] == ["part-000000.parquet"]
 
 
+def test_actors_that_ray_kills_for_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    too_little = {"RAY_memory_usage_threshold": "0.0001", "RAY_memory_monitor_refresh_ms": "50"}
+    np.save("x.npy", CLOTHES)
+    with short_folder() as folder:
+        for name, value in {**QUIET, **too_little, "RAY_TMPDIR": folder}.items():
+            monkeypatch.setenv(name, value)
+        process = start(FASHION, "x.npy", "-o", "out", "--workers", 1, "--ray=local", cwd=tmp_path)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert re.search(r"error: 4 workers died (while they started|over part 0).*running low on memory", err), (
+        err
+    )
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 def test_a_job_that_is_interrupted_and_killed_goes_on_without_ray(ray: Any, tmp_path: Path) -> None:
     np.save("x.npy", CLOTHES)
@@ -296,15 +305,16 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_cluster_that_was_killed_is_not_looked_for(short_folder: Path) -> None:
+def test_a_cluster_that_was_killed_is_not_looked_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = "127.0.0.1:{1}".format(*server.getsockname())
-    (short_folder / "ray").mkdir()
-    (short_folder / "ray/ray_current_cluster").write_text(address)  # as a head that was killed leaves it
+        gone = "127.0.0.1:{1}".format(*server.getsockname())
     np.save("x.npy", CLOTHES[:3])
     command = [sys.executable, "-c", ALONE, "batch", FASHION, "x.npy", "-o", "out", "--ray"]
-    environment = {**os.environ, "PYTHONPATH": SOURCE, "RAY_TMPDIR": str(short_folder), **QUIET}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    with short_folder() as folder:
+        Path(folder, "ray").mkdir()
+        Path(folder, "ray/ray_current_cluster").write_text(gone)  # as a head that was killed leaves it behind
+        environment = {**os.environ, **QUIET, "PYTHONPATH": SOURCE, "RAY_TMPDIR": folder}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "note: no Ray cluster runs here, so one with " in result.stderr
     assert table_of("out")["index"].to_pylist() == [0, 1, 2]

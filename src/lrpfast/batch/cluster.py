@@ -274,6 +274,8 @@ class _Crew:
     def work(self, job: Job, parts: Sequence[int], size: int) -> Generator[Written, None, None]:
         """Make parts with so many actors; what dies with one is taken back, as a negative number of inputs."""
         left, deaths = list(reversed(parts)), Counter[int | None]()
+        errors = self._ray.exceptions
+        died = errors.RayActorError, errors.OutOfMemoryError  # where memory is scarce, Ray kills by itself
         for _ in range(size):
             self._hire()
         while left or any(task.part is not None for task in self._busy.values()):
@@ -286,9 +288,9 @@ class _Crew:
                     self._idle.append(task.worker)
                     if task.part is None:
                         deaths[None] = 0
-                except self._ray.exceptions.RayTaskError as error:
+                except errors.RayTaskError as error:
                     raise _ours(error) from None
-                except self._ray.exceptions.RayActorError as error:
+                except died as error:
                     del self._busy[stream]
                     deaths[task.part] += 1
                     if deaths[task.part] == ATTEMPTS:
