@@ -45,6 +45,16 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     using namespace lrpfast;
     module.doc() = "The kernels in C++; src/lrpfast/backends/numpy_.py defines them.";
     module.attr("LANES") = kLanesOfBlock;
+    // What is as large as its arguments says its size (memory.hpp); for the rest the error is Python's own.
+    py::register_local_exception_translator([](std::exception_ptr thrown) {
+        try {
+            std::rethrow_exception(thrown);
+        } catch (const OutOfMemory& error) {
+            py::set_error(PyExc_MemoryError, error.what());
+        } catch (const std::bad_alloc&) {
+            PyErr_NoMemory();
+        }
+    });
     py::list names;
 #define KERNEL(name, Arguments) \
     names.append(#name);        \

@@ -1,22 +1,45 @@
 #include "reads.hpp"
 
 #include <algorithm>
-#include <deque>
 #include <memory>
 #include <vector>
 
+#include "memory.hpp"
+
 namespace lrpfast {
 namespace {
+
+/// What a vector gets its memory from.
+template <class T>
+struct TableMemory {
+    using value_type = T;
+
+    TableMemory() = default;
+    template <class U>
+    TableMemory(const TableMemory<U>&) {}
+
+    T* allocate(std::size_t count) {
+        return static_cast<T*>(lrpfast::allocate("tables of windows", count * sizeof(T)));
+    }
+    void deallocate(T* memory, std::size_t) { release(memory); }
+
+    friend bool operator==(const TableMemory&, const TableMemory&) { return true; }
+    friend bool operator!=(const TableMemory&, const TableMemory&) { return false; }
+};
+
+template <class T>
+using List = std::vector<T, TableMemory<T>>;
 
 Size ceil_div(Size a, Size b) { return a / b + (a % b > 0 ? 1 : 0); }
 
 /// An axis with the memory that it points to.
 struct OwnedAxis {
     Size count, first, step, offset, source_step, tap_step;
-    std::vector<Size> tap_index, sources;
+    List<Size> tap_index, sources;
 
     /// Fill in the sources: the taps are there, and an input has `size` places.
     void read(Size size) {
+        sources.reserve(tap_index.size() * static_cast<std::size_t>(count));
         for (Size tap = 0; tap < static_cast<Size>(tap_index.size()); ++tap)
             for (Size j = 0; j < count; ++j) {
                 const Size source = offset + j * source_step + tap * tap_step;
@@ -54,18 +77,16 @@ OwnedAxis vjp_axis(const Windows& windows, int at, Size first) {
 }  // namespace
 
 struct ReadsList::Content {
-    std::deque<OwnedAxis> axes;  // stay where they are
-    std::vector<Reads> all;
+    List<OwnedAxis> axes[3];
+    List<Reads> all;
 
-    void add(const Windows& windows, const Triple& in, const Triple& out, OwnedAxis d, OwnedAxis h,
-             OwnedAxis w) {
-        Reads reads{{}, windows.kernel, in, out};
-        int at = 0;
-        for (OwnedAxis* axis : {&d, &h, &w}) {
-            axes.push_back(std::move(*axis));
-            reads.axes[at++] = axes.back().view();
-        }
-        all.push_back(reads);
+    /// Each sum of one axis with each of the others.
+    void combine(const Triple& kernel, const Triple& in, const Triple& out) {
+        all.reserve(axes[0].size() * axes[1].size() * axes[2].size());
+        for (const OwnedAxis& d : axes[0])
+            for (const OwnedAxis& h : axes[1])
+                for (const OwnedAxis& w : axes[2])
+                    all.push_back({{d.view(), h.view(), w.view()}, kernel, in, out});
     }
 };
 
@@ -79,20 +100,17 @@ const Reads& ReadsList::operator[](Size i) const { return content_->all[static_c
 
 ReadsList ReadsList::forward(const Windows& windows) {
     auto content = std::make_unique<Content>();
-    content->add(windows, windows.x, windows.z, forward_axis(windows, 0), forward_axis(windows, 1),
-                 forward_axis(windows, 2));
+    for (int at = 0; at < 3; ++at) content->axes[at].push_back(forward_axis(windows, at));
+    content->combine(windows.kernel, windows.x, windows.z);
     return ReadsList(content.release());
 }
 
 ReadsList ReadsList::vjp(const Windows& windows) {
     auto content = std::make_unique<Content>();
-    Triple firsts;
-    for (int at = 0; at < 3; ++at) firsts.at[at] = std::min(windows.strides[at], windows.x[at]);
-    for (Size d = 0; d < firsts[0]; ++d)
-        for (Size h = 0; h < firsts[1]; ++h)
-            for (Size w = 0; w < firsts[2]; ++w)
-                content->add(windows, windows.z, windows.x, vjp_axis(windows, 0, d), vjp_axis(windows, 1, h),
-                             vjp_axis(windows, 2, w));
+    for (int at = 0; at < 3; ++at)
+        for (Size first = 0; first < std::min(windows.strides[at], windows.x[at]); ++first)
+            content->axes[at].push_back(vjp_axis(windows, at, first));
+    content->combine(windows.kernel, windows.z, windows.x);
     return ReadsList(content.release());
 }
 

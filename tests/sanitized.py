@@ -1,4 +1,4 @@
-"""The kernels under sanitizers: build them with a preset, and run on them all tests that run C++.
+"""The kernels under sanitizers: build them with a preset, and run on them the tests of what is made of them.
 
     python tests/sanitized.py sanitize    # addresses and undefined behaviour
     python tests/sanitized.py threads     # data races
@@ -19,10 +19,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RUNTIMES = {"sanitize": "libasan.so", "threads": "libtsan.so"}
 TESTS = [
-    "bindings", "kernels", "kernel_bits", "kernel_refusals", "elementwise", "feeds", "forms", "layers", "layouts",
-    "memory", "normalization", "plans", "products", "programs", "propagate", "repeatability", "several", "shapes",
+    "bindings", "clamping", "conservation", "elementwise", "extreme_numbers", "feeds", "forms", "kernel_bits",
+    "kernel_refusals", "kernels", "layers", "layouts", "memory", "normalization", "plans", "products", "programs",
+    "propagate", "repeatability", "several", "shapes", "transposes",
 ]  # fmt: skip
-"""What runs C++; of kernels, on every SIMD target that this machine has."""
+"""Those of kernels run on every SIMD target that this machine has."""
 
 
 def built(preset: str) -> Path:

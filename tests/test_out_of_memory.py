@@ -81,6 +81,16 @@ confine(8)
 refused(lambda: lrpfast.Explainer(network, "gradient"), "packing the weights takes", "bytes", "ulimit -v")
 """
 
+WINDOWS = """
+pooling = lrpfast.AvgPool1d(2**13, stride=1), lrpfast.Flatten()
+explainer = lrpfast.Explainer(lrpfast.Sequential(*pooling, input_shape=(1, 2**14)), backend="native")
+confine(64)
+sources = 2**13 * (2**13 + 1)
+for _ in range(3):
+    refused(lambda: explainer(np.ones((1, 1, 2**14)), 0), "an explanation takes more memory than the system grants: "
+            f"tables of windows: no memory for {8 * sources} bytes; set max_memory, or take fewer")
+"""
+
 KERNEL = """
 from lrpfast import _core
 from lrpfast.backends.ending import Ending
@@ -89,14 +99,17 @@ def pool(x, window):
     _core.sumpool_forward(np.ones((1, 1, 1, 1, x, 16), np.float32), np.ones(out.shape[2:5], np.float32), (1, 1, window),
                           (1, 1, 1), (0, 0, 0), (1, 1, 1), (1.0, 1.0), (1.0, 1.0), Ending(out))
     return out
+def message(act):
+    try:
+        act()
+    except MemoryError as error:
+        return str(error)
+    raise AssertionError("there was memory enough")
 confine(64)
 for _ in range(3):
-    try:
-        pool(2**14, 2**13)  # lists half a gibibyte of sources
-    except MemoryError:
-        assert (pool(20, 3) == 3).all()
-    else:
-        raise AssertionError("there was memory enough")
+    assert message(lambda: pool(2**14, 2**13)) == "tables of windows: no memory for 536936448 bytes"
+    assert (pool(20, 3) == 3).all()
+assert message(lambda: _core.set_target(2**27 * "x")) == "", "an error of Python's own, not of the C++ library"
 """
 
 
@@ -128,7 +141,9 @@ def test_a_run_that_is_too_large(backend: str) -> None:
 
 @limited
 @pytest.mark.skipif("native" not in BACKENDS, reason="only the native backend packs weights")
-@pytest.mark.parametrize("script", [PACKING, KERNEL, THREADS], ids=["packed", "a kernel's own", "threads"])
+@pytest.mark.parametrize(
+    "script", [PACKING, WINDOWS, KERNEL, THREADS], ids=["packed", "windows", "a kernel's own", "threads"]
+)
 def test_memory_of_kernels(script: str) -> None:
     result = python("-c", PRELUDE + script)
     assert result.returncode == 0, result.stderr

@@ -6,8 +6,9 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from batch_jobs import FASHION, parts_of, start, write_table
+from batch_jobs import FASHION, SOURCE, parts_of, start, write_table
 from click.testing import CliRunner
 from PIL import Image
 from toy_networks import IMAGES, cnn, mlp
@@ -38,18 +39,25 @@ CLOTHES = np.random.default_rng(2).normal(size=(240, 1, 28, 28)).astype(np.float
 PICTURES = np.random.default_rng(4).integers(0, 256, (5, 20, 30, 3), np.uint8)
 
 
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+
+
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def short_folder() -> tempfile.TemporaryDirectory[str]:
+    """For Ray's files: what its sockets are called must not be long."""
+    return tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
+
+
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     """Ray, connected to a cluster of its own with two CPUs; nothing of it is left."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # what sockets are called must not be long
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
+        for name, value in QUIET.items():
+            patch.setenv(name, value)
         import ray
 
         ray.init(
@@ -57,7 +65,6 @@ def ray() -> Iterator[Any]:
         )  # fmt: skip
         yield ray
         ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def address(ray: Any) -> str:
@@ -165,6 +172,23 @@ def test_killed_actors_are_replaced(ray: Any, tmp_path: Path) -> None:
     assert table_of("a").equals(table_of("b"))
 
 
+def test_progress_counts_inputs_and_takes_back_what_died_with_an_actor(ray: Any) -> None:
+    np.save("x.npy", CLOTHES)
+    counts: list[int] = []
+
+    def watch(done: int, total: int, failed: int) -> None:
+        counts.append(done)
+        if done == 5 and 0 not in counts[1:]:
+            (path,) = Path("out").glob(".part-*.part")
+            os.kill(int(path.name.split(".")[3]), signal.SIGKILL)
+
+    options: dict[str, Any] = {"part_rows": 240, "batch_size": 1, "workers": 1, "progress": watch}
+    run(lrpfast.load(FASHION), "x.npy", "out", ray="auto", **options)
+    again = counts.index(0, 1)
+    assert 5 < again < 240
+    assert counts == [*range(again), *range(241)]
+
+
 def test_a_part_over_which_actors_die_again_and_again_ends_the_job(
     ray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +199,20 @@ def test_a_part_over_which_actors_die_again_and_again_ends_the_job(
         run(lrpfast.load(FASHION), "x.npy", "out", part_rows=120, batch_size=1, ray="auto", workers=1)
     assert killer.left_behind() == killer.killed
     assert [part.name for part in parts_of(Path("out"))] == ["part-000000.parquet"]
+
+
+def test_actors_that_ray_kills_for_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    too_little = {"RAY_memory_usage_threshold": "0.0001", "RAY_memory_monitor_refresh_ms": "50"}
+    np.save("x.npy", CLOTHES)
+    with short_folder() as folder:
+        for name, value in {**QUIET, **too_little, "RAY_TMPDIR": folder}.items():
+            monkeypatch.setenv(name, value)
+        process = start(FASHION, "x.npy", "-o", "out", "--workers", 1, "--ray=local", cwd=tmp_path)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert re.search(r"error: 4 workers died (while they started|over part 0).*running low on memory", err), (
+        err
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
@@ -244,7 +282,7 @@ def test_another_version_is_refused() -> None:
     with pytest.raises(
         ClusterError, match=rf"has lrpfast {lrpfast.__version__}, and head has 0\.0; install the same"
     ):
-        cluster.Worker("0.0", cluster.Shared("head", ()), [None]).start()
+        next(cluster.Worker("0.0", cluster.Shared("head", ()), [None]).start())
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:9", "ray://127.0.0.1:9", "head", "127.0.0.1:99999"])
@@ -256,6 +294,30 @@ def test_a_cluster_that_is_not_there(url: str, monkeypatch: pytest.MonkeyPatch) 
         result.stderr
     )
     assert not Path("out").exists()
+
+
+ALONE = """
+import sys
+from ray._private import services
+services._find_address_from_flag = lambda flag: set()  # other clusters of this machine are not found
+from lrpfast.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_cluster_that_was_killed_is_not_looked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = "127.0.0.1:{1}".format(*server.getsockname())
+    np.save("x.npy", CLOTHES[:3])
+    command = [sys.executable, "-c", ALONE, "batch", FASHION, "x.npy", "-o", "out", "--ray"]
+    with short_folder() as folder:
+        Path(folder, "ray").mkdir()
+        Path(folder, "ray/ray_current_cluster").write_text(gone)  # as a head that was killed leaves it behind
+        environment = {**os.environ, **QUIET, "PYTHONPATH": SOURCE, "RAY_TMPDIR": folder}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "note: no Ray cluster runs here, so one with " in result.stderr
+    assert table_of("out")["index"].to_pylist() == [0, 1, 2]
 
 
 def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._version import __version__
 from ..errors import ClusterError, LrpfastError
@@ -89,25 +89,33 @@ def connected(address: str) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield Cluster(ray, False)
         return
-    named = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    named = (os.environ.get("RAY_ADDRESS") or address) if address == "auto" else address
+    if named == "auto" and not _runs_here():
+        named = "local"
     if named not in ("auto", "local"):
         _check_answers(named)
-    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    started = named == "local"
     try:
-        try:
-            ray.init(named, **options)
-        except ConnectionError:
-            if named != "auto":
-                raise
-            started = True
-            ray.init("local", **options)
+        ray.init(named, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _unreachable(named, error) from error
     try:
-        yield Cluster(ray, started)
+        yield Cluster(ray, started=named == "local")
     finally:
         ray.shutdown()
+
+
+def _runs_here() -> bool:
+    """Whether the cluster that Ray would find on this machine is there.
+
+    Ray writes down the address of the last cluster, and a head that was killed leaves it behind.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        _check_answers(canonicalize_bootstrap_address("auto") or "")
+    except (ConnectionError, ClusterError):
+        return False
+    return True
 
 
 def _check_answers(address: str) -> None:
@@ -233,18 +241,19 @@ class Worker:
         job: Job = need("ray", EXTRA, "a worker").get(self._reference[0])
         return job.here()
 
-    def start(self) -> None:
+    def start(self) -> Iterator[Written]:
         """Get ready: check what can be seen from here, and load the network."""
         _ = self._job
+        yield from ()
 
-    def work(self, part: int, source: Source) -> Written:
+    def work(self, part: int, source: Source) -> Iterator[Written]:
         """Make a part, unless it is there: its maker may have died before it could say so."""
         job = self._job
         facts = job.dataset.facts(part)
         if facts is not None and facts.count == len(job.stretch(part)):
-            return Written(facts.count, facts.failed)
-        written = list(replace(job, source=source).make([part]))
-        return Written(*map(sum, zip(*written, strict=True)))
+            yield Written(facts.count, facts.failed)
+        else:
+            yield from replace(job, source=source).make([part])
 
 
 class _Crew:
@@ -260,35 +269,50 @@ class _Crew:
         self._arguments = __version__, shared, [job]
         self._hired: list[Any] = []
         self._idle: list[Any] = []
-        self._busy: dict[Any, _Task] = {}  # by what Ray tells when it is done
+        self._busy: dict[Any, _Task] = {}  # by the stream of what is written
 
     def work(self, job: Job, parts: Sequence[int], size: int) -> Generator[Written, None, None]:
-        """Make parts with so many actors."""
+        """Make parts with so many actors; what dies with one is taken back, as a negative number of inputs."""
         left, deaths = list(reversed(parts)), Counter[int | None]()
+        errors = self._ray.exceptions
+        died = errors.RayActorError, errors.OutOfMemoryError  # where memory is scarce, Ray kills by itself
         for _ in range(size):
             self._hire()
         while left or any(task.part is not None for task in self._busy.values()):
-            (done,), _ = self._ray.wait(list(self._busy), num_returns=1)
-            worker, part = self._busy.pop(done)
-            try:
-                written = self._ray.get(done)
-            except self._ray.exceptions.RayTaskError as error:
-                raise _ours(error) from None
-            except self._ray.exceptions.RayActorError as error:
-                deaths[part] += 1
-                if deaths[part] == ATTEMPTS:
-                    raise _hopeless(job, part, error) from error
-                left += [] if part is None else [part]
-                if not self._idle:
-                    self._hire()
-            else:
-                self._idle.append(worker)
-                if part is None:
-                    deaths[None] = 0
+            for stream in self._news():
+                task = self._busy[stream]
+                try:
+                    written = self._ray.get(next(stream))
+                except StopIteration:
+                    del self._busy[stream]
+                    self._idle.append(task.worker)
+                    if task.part is None:
+                        deaths[None] = 0
+                except errors.RayTaskError as error:
+                    raise _ours(error) from None
+                except died as error:
+                    del self._busy[stream]
+                    deaths[task.part] += 1
+                    if deaths[task.part] == ATTEMPTS:
+                        raise _hopeless(job, task.part, error) from error
+                    if task.part is not None:
+                        left.append(task.part)
+                        yield Written(-task.inputs, -task.failed)
+                    if not self._idle:
+                        self._hire()
                 else:
+                    task.inputs += written.inputs
+                    task.failed += written.failed
                     yield written
             while left and self._idle:
                 self._give(self._idle.pop(), job, left.pop())
+
+    def _news(self) -> list[Any]:
+        """The streams that have something; all of them at once, since there may be thousands."""
+        streams = list(self._busy)
+        self._ray.wait(streams, num_returns=1)
+        ready, _ = self._ray.wait(streams, num_returns=len(streams), timeout=0)
+        return list(ready)
 
     def dismiss(self) -> None:
         """End all actors, whatever they do."""
@@ -304,11 +328,14 @@ class _Crew:
         self._busy[worker.work.remote(part, job.only([part]).source)] = _Task(worker, part)
 
 
-class _Task(NamedTuple):
-    """What an actor does: it makes a part, or starts."""
+@dataclass
+class _Task:
+    """What an actor does: it makes a part, or starts; and what it has written of the part."""
 
     worker: Any
     part: int | None
+    inputs: int = 0
+    failed: int = 0
 
 
 def _removed(place: Place) -> None:

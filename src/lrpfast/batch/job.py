@@ -117,7 +117,8 @@ def run(
     reference : path or URL, optional
         Report, or folder, of an earlier job to compare with.
     progress : callable, optional
-        Told (done, all, failed) after each batch.
+        Told (done, all, failed) after each batch. With `ray`, what was written of a part is not done any more when
+        the actor that made it dies.
 
     Returns
     -------

@@ -54,7 +54,7 @@ class Rows:
 
 
 class Written(NamedTuple):
-    """What was written: so many inputs, of which some failed."""
+    """What was written: so many inputs, of which some failed; negative where so many were lost again."""
 
     inputs: int
     failed: int
