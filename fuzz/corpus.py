@@ -18,6 +18,8 @@ TESTS = Path(__file__).parents[1] / "tests"
 sys.path.append(str(TESTS))
 
 import conformance_cases  # noqa: E402
+import test_classical  # noqa: E402
+import test_heads  # noqa: E402
 from hostile import SAMPLE  # noqa: E402
 from light_models import FOLDER  # noqa: E402
 from small_networks import SMALL_NETWORKS  # noqa: E402
@@ -44,10 +46,16 @@ def write(name: str, folder: Path) -> None:
 
 
 def _models() -> Iterator[bytes]:
-    """The small networks of the tests, ONNX's own cases of single operators, and its networks with weights left out."""
+    """The small networks of the tests and what ends in labels; ONNX's own cases of single operators, and its networks
+    with weights left out."""
     for make in SMALL_NETWORKS.values():
         yield make().SerializeToString()
     yield _with_functions().SerializeToString()
+    for form in test_classical.FORMS.values():
+        yield test_classical.model(*form).SerializeToString()
+    for nodes, outputs, *_ in test_heads.LABELS.values():
+        made = test_heads.model([test_heads.DENSE, *nodes], *outputs, **test_heads.CONSTANTS)
+        yield made.SerializeToString()
     for case in conformance_cases.all_cases():
         if not (case.expanded or conformance_cases.inapplicable(case)):
             yield next(conformance_cases.readings(case)).model.SerializeToString()

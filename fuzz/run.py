@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PROPERTIES, default=list(PROPERTIES))
     parser.add_argument("--folder", type=Path, default=Path("build/fuzz"))
     parser.add_argument("--runs", type=int, default=-1, help="end after so many inputs, if time allows")
+    # What is covered, and so mutated further, depends on hashes and addresses, among other things.
     parser.add_argument("--seed", type=int, default=0, help="libFuzzer's; runs differ a little all the same")
     given = parser.parse_args()
     findings: Path = given.folder / "findings"

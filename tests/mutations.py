@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -204,7 +205,7 @@ def _change_edge(model: ModelProto, rng: Rng, others: Sequence[ModelProto]) -> N
 def _change_tensor(model: ModelProto, rng: Rng, others: Sequence[ModelProto]) -> None:
     """Sizes, type or data of a tensor; then often the others, so that they fit."""
     tensor = _tensor(model, rng)
-    kind = rng.randrange(7)
+    kind = rng.randrange(9)
     if kind == 0:
         tensor.data_type = rng.randrange(28)
     elif kind == 1:
@@ -221,6 +222,13 @@ def _change_tensor(model: ModelProto, rng: Rng, others: Sequence[ModelProto]) ->
         _fill(tensor, rng)
     elif kind == 5:
         tensor.raw_data = tensor.raw_data[: rng.randrange(len(tensor.raw_data) + 1)]
+    elif kind == 6:  # no elements
+        tensor.dims[rng.randrange(len(tensor.dims))] = 0
+        tensor.raw_data = b""
+    elif kind == 7:
+        tensor.ClearField("raw_data")
+        tensor.data_type = TensorProto.STRING
+        tensor.string_data[:] = [b"1"] * min(math.prod(tensor.dims), 4096)
     else:
         tensor.data_location = TensorProto.EXTERNAL
         values = {"location": rng.choice(LOCATIONS), "offset": str(size(rng)), "length": str(size(rng))}
@@ -282,6 +290,20 @@ def _change_ends(model: ModelProto, rng: Rng, others: Sequence[ModelProto]) -> N
         graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info(_name(model, rng), 1, [1, size(rng)]))
 
 
+def _freeze(model: ModelProto, rng: Rng, others: Sequence[ModelProto]) -> None:
+    """Make a constant of an input: what is made of it is computed when the model is read."""
+    import numpy as np
+
+    graph = model.graph
+    value = rng.choice(graph.input)
+    tensor = value.type.tensor_type
+    sizes = [dim.dim_value for dim in tensor.shape.dim]
+    numbers = np.array(rng.choices(range(-2, 5), k=min(math.prod(sizes), 4096)))
+    array = numbers.astype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).reshape(sizes)
+    graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+    value.name = "unread"
+
+
 def _change_header(model: ModelProto, rng: Rng, others: Sequence[ModelProto]) -> None:
     if rng.random() < 0.7:
         rng.choice(model.opset_import).version = rng.choice((*range(5, 28), size(rng)))
@@ -337,5 +359,6 @@ Mutation = Callable[[ModelProto, Rng, Sequence[ModelProto]], None]
 _MUTATIONS: tuple[Mutation, ...] = (
     _change_attribute, _change_attribute, _change_attribute, _add_attribute, _drop_attribute, _retype_attribute,
     _change_operator, _change_operator, _change_nodes, _change_edge, _change_edge, _change_tensor, _change_tensor,
-    _change_tensor, _change_declaration, _change_declaration, _change_ends, _change_header, _graft, _graft, _graft,
+    _change_tensor, _change_declaration, _change_declaration, _change_ends, _freeze, _change_header, _graft, _graft,
+    _graft,
 )  # fmt: skip

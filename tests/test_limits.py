@@ -16,6 +16,7 @@ import lrpfast
 from lrpfast import Limits
 from lrpfast.errors import InputError, ModelError
 from lrpfast.onnx_io import Names
+from lrpfast.tables import read_table
 
 WEIGHTS = {"w": np.ones((64, 64), np.float32)}
 
@@ -105,7 +106,7 @@ def test_limits_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     lrpfast.load(chain(), limits=Limits())
     (tmp_path / "a.csv").write_text("1,2,3,4,5,6")
     with pytest.raises(InputError, match="11 bytes, more than the limit of 10 bytes"):
-        lrpfast.tables.read_table(tmp_path / "a.csv")
+        read_table(tmp_path / "a.csv")
     for wrong in ("nodes", "nodes=-1", "node=3", "nodes=2;text=3"):
         monkeypatch.setenv("LRPFAST_LIMITS", wrong)
         with pytest.raises(InputError, match="sets no limit; expected NAME=NUMBER"):

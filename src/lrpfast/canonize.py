@@ -52,6 +52,7 @@ class Canonized:
     changes: tuple[str, ...]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # operators refuse parameters that are not finite
 def canonize(graph: Graph, dtype: Any = np.float32) -> Canonized:
     """Canonise `graph`; what a fold computes is rounded to `dtype`. Nodes that nothing needs are left out."""
     changes: list[str] = []

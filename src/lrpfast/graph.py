@@ -149,7 +149,10 @@ def infer(op: Op, *inputs: Fact) -> Fact:
     if not (len(inputs) == op.arity or (inputs and op.arity is None)):
         counts = {None: "one array or more", 1: "one array", 2: "two arrays"}
         raise ModelError(f"it takes {counts.get(op.arity, f'{op.arity} arrays')}, but reads {len(inputs)}")
-    return op.infer(*inputs)
+    fact = op.infer(*inputs)
+    if 0 in fact.shape:
+        raise ModelError(f"its output has shape {fact.shape} per sample: it is empty")
+    return fact
 
 
 def prune(graph_output: str, nodes: Iterable[Node]) -> tuple[Node, ...]:

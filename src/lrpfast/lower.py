@@ -115,6 +115,8 @@ class Lowering(Drafting):
         self.explained: frozenset[str] = frozenset()  # nodes that make the output
         self.vanishing: Mapping[str, bool] = {}
 
+    # Weights beyond float32 become infinite, and predictions with them, which are refused.
+    @np.errstate(over="ignore", invalid="ignore")
     def plan(
         self,
         assigned: Sequence[Mapping[str, Assignment]],

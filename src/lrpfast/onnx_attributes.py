@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from .errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from onnx import NodeProto
+    from onnx import NodeProto, TensorProto
 
 
 def attributes_of(node: NodeProto, known: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -46,6 +46,25 @@ def attributes_of(node: NodeProto, known: Mapping[str, int] | None = None) -> di
     return found
 
 
+def lists_of(node: NodeProto) -> dict[str, list[Any]]:
+    """The attributes of a node that are lists of numbers or texts, which come as bytes."""
+    return {
+        name: value
+        for name, value in attributes_of(node).items()
+        if isinstance(value, list) and all(isinstance(each, (int, float, bytes)) for each in value)
+    }
+
+
+def tensors_of(node: NodeProto) -> Iterator[TensorProto]:
+    """The tensors among a node's attributes."""
+    for attribute in node.attribute:
+        yield attribute.t
+        yield from attribute.tensors
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield sparse.values
+            yield sparse.indices
+
+
 def _title(kind: int) -> str:
     """The name of a type in onnx.proto."""
     from onnx import AttributeProto
@@ -55,14 +74,21 @@ def _title(kind: int) -> str:
 
 
 @lru_cache(512)
-def known_attributes(op_type: str, opset: int) -> Mapping[str, int] | None:
-    """The attributes of an operator in an operator set, and their types; None if there is no such operator."""
+def known_attributes(op_type: str, domain: str, opset: int | None) -> Mapping[str, int] | None:
+    """The attributes of an operator, and their types; None if there is no such operator.
+
+    Parameters
+    ----------
+    op_type, domain : str
+    opset : int or None
+        None for the newest.
+    """
     from onnx import defs
 
-    if not defs.has(op_type):
-        return None
     try:
-        schema = defs.get_schema(op_type, opset)
+        schema = (
+            defs.get_schema(op_type, domain) if opset is None else defs.get_schema(op_type, opset, domain)
+        )
     except defs.SchemaError:
         return None
     return {name: int(each.type) for name, each in schema.attributes.items()}  # type: ignore[call-overload]

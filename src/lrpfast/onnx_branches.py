@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ModelError
@@ -69,7 +69,7 @@ def branch_of(node: NodeProto, condition: bool, title: str) -> Branch:
     names = {name: f"{title}/{name}" for name in _own(graph) if name}
     nodes = []
     for index, inner in enumerate(graph.node):
-        nodes.append(_renamed(inner, names))
+        nodes.append(_renamed(inner, lambda name: names.get(name, name)))
         nodes[-1].name = f"{title}/{inner.name or f'{inner.op_type}_{index}'}"
     for value, output in zip(graph.output, node.output, strict=True):
         nodes.append(
@@ -84,18 +84,23 @@ def _own(graph: GraphProto) -> set[str]:
     return declared | {output for node in graph.node for output in node.output}
 
 
-def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
-    """A copy of a node, and of the graphs in it, that calls some arrays otherwise."""
+def _renamed(node: NodeProto, new: Callable[[str], str]) -> NodeProto:
+    """A copy of a node, and of the graphs in it, that calls arrays by new names."""
     from onnx import NodeProto
 
     copy = NodeProto()
     copy.CopyFrom(node)
-    copy.input[:] = [names.get(name, name) for name in node.input]
-    copy.output[:] = [names.get(name, name) for name in node.output]
+    copy.input[:] = map(new, node.input)
+    copy.output[:] = map(new, node.output)
     for graph in graphs(copy):
-        outer = {name: new for name, new in names.items() if name not in _own(graph)}
+        outer = _but(_own(graph), new)
         for inner in graph.node:
             inner.CopyFrom(_renamed(inner, outer))
         for value in graph.output:
-            value.name = outer.get(value.name, value.name)
+            value.name = outer(value.name)
     return copy
+
+
+def _but(own: set[str], new: Callable[[str], str]) -> Callable[[str], str]:
+    """`new`, but for names of a graph's own."""
+    return lambda name: name if name in own else new(name)

@@ -240,7 +240,10 @@ def _read(tensor: TensorProto, file: BinaryIO, offset: int, length: int) -> NDAr
     array = data.view(dtype)
     if sys.byteorder == "big":
         array.byteswap(inplace=True)
-    return array.reshape(shape)
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # no elements, and other axes that are larger than any array's
+        raise ModelError(f"tensor {tensor.name!r} has shape {shape}: {error}") from None
 
 
 @lru_cache(64)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .limits import Budget
+from .onnx_attributes import tensors_of
 from .onnx_results import BOUNDS, itemsize, steps
 from .ops.reading import Constant, Unsupported, Varying
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 BATCHES = (1, 101)
 """Shape arithmetic is evaluated for two batch sizes; what differs depends on the batch size. One is 1, which models
 ask for: is there an axis to squeeze?"""
+
+MOST_ELEMENTS = 2**63
+"""Of an array, and far beyond all limits. What asks for more may ask for a number that has no end."""
 
 RANDOM = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -67,12 +71,16 @@ class Folding:
         Raises
         ------
         Unsupported
-            It cannot be evaluated, is random, or not among what is computed of constants.
+            It cannot be evaluated, is random, not among what is computed of constants, or another file's.
         ModelError
             It would exceed a limit.
         """
+        from onnx import TensorProto
+
         if node.op_type in RANDOM:
             raise Unsupported("it draws random numbers")
+        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors_of(node)):
+            raise Unsupported("a tensor among its attributes is in another file")  # which onnx would look for
         if not any(isinstance(operand, Varying) for operand in operands):
             return list(self._evaluate(node, operands, attributes))
         runs = []
@@ -113,8 +121,10 @@ class Folding:
         bound = BOUNDS.get(op_type)
         if bound is None:
             raise Unsupported("lrpfast does not compute it of constants")
+        if any(operand is not None and operand.dtype.kind in "OSU" for operand in operands):
+            raise Unsupported("it computes with texts")  # which a sum or a product makes as long as it likes
         try:
-            elements = bound(attributes, operands)
+            elements = min(bound(attributes, operands), MOST_ELEMENTS)
             work = steps(op_type, attributes, operands, elements)
         except Exception as error:  # operands and attributes that make no sense do so in every way there is
             raise _failed(error) from None

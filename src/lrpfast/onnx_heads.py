@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ModelError
-from .onnx_attributes import attributes_of
+from .onnx_attributes import attributes_of, lists_of
 from .ops.reading import Constant
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class _Ends:
         self.producers = {output: node for node in graph.node for output in node.output if output}
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
         self.read = read
+        self.labels: dict[str, Labels | None] = {}
 
     def only(self, heads: Mapping[str, Head | None]) -> str:
         """The only output that is no label, if all labels are made of it; of labels of one array, the first."""
@@ -129,17 +131,26 @@ class _Ends:
                 return None
             scores = self._scores(node, name)
             if scores is not None:
-                return Head(scores, _class_labels(node) or labels, node.op_type)
+                return Head(scores, self._once(name, partial(_class_labels, node)) or labels, node.op_type)
             first, second = _inputs(node)
             if node.op_type in PASSING:
                 name = first
             elif node.op_type == "LabelEncoder":
-                name, labels = first, _encoded(node)
+                name, labels = first, self._once(name, partial(_encoded, node))
             elif node.op_type in ("ArrayFeatureExtractor", "Gather") and self._is_list(first):
-                name, labels = second, _texts(self.read(self.tensors[first]).reshape(-1))
+                name, labels = second, self._once(first, partial(self._listed, first))
             else:
                 return None
         return None
+
+    def _once(self, name: str, make: Callable[[], Labels | None]) -> Labels | None:
+        """The labels that belong to an array, however many outputs lead to it."""
+        if name not in self.labels:
+            self.labels[name] = make()
+        return self.labels[name]
+
+    def _listed(self, name: str) -> Labels:
+        return _texts(self.read(self.tensors[name]).reshape(-1))
 
     def _scores(self, node: NodeProto, name: str) -> str | None:
         """The array whose largest elements, or those above a threshold, a node tells."""
@@ -149,7 +160,7 @@ class _Ends:
         tells = {
             "ArgMax": True, "Binarizer": True, "ZipMap": True,
             "Greater": second in self.tensors, "GreaterOrEqual": second in self.tensors,
-            "TopK": attributes_of(node).get("largest", 1),
+            "TopK": node.op_type == "TopK" and attributes_of(node).get("largest", 1),
         }  # fmt: skip
         return first if tells.get(node.op_type) else None
 
@@ -185,14 +196,14 @@ def _inputs(node: NodeProto) -> tuple[str, str]:
 
 def _class_labels(node: NodeProto) -> Labels | None:
     """The labels that a node itself has for its scores."""
-    given = attributes_of(node)
+    given = lists_of(node)
     names = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
     return next((_texts(given[name]) for name in names if given.get(name)), None)
 
 
 def _encoded(node: NodeProto) -> Labels | None:
     """The labels that a LabelEncoder has for 0, 1, …."""
-    given = attributes_of(node)
+    given = lists_of(node)
     if "classes_strings" in given:
         return _texts(given["classes_strings"])
     values = given.get("values_strings", given.get("values_int64s", ()))

@@ -29,9 +29,10 @@ def with_plain_indices(graph: GraphProto, read: Callable[[TensorProto], Constant
 
     def number(name: str) -> float | None:
         tensor = tensors.get(name)
-        return (
-            None if tensor is None or any(n != 1 for n in tensor.dims) else float(read(tensor).reshape(-1)[0])
-        )
+        if tensor is None or any(n != 1 for n in tensor.dims):
+            return None
+        value = read(tensor)
+        return float(value.reshape(-1)[0]) if value.dtype.kind in "fiu" else None
 
     def operator(name: str, op_type: str, count: int) -> list[str]:
         """What the node of this type that makes an array reads; nothing if another one does."""

@@ -207,7 +207,11 @@ class _Loader:
         operands = tuple(self.operand(input) for input in node.input)
         if self.opset < onnx_old.SINCE:
             node, operands = onnx_old.modernized(node, operands)
-        known = known_attributes(kind, self.opset) if kind == node.op_type else None
+        known = None
+        if kind == node.op_type:
+            known = known_attributes(kind, "", self.opset)
+        elif kind in READERS:  # of which there is one version each
+            known = known_attributes(node.op_type, node.domain, None)
         attributes = attributes_of(node, known)
         if any(isinstance(operand, Fact) for operand in operands) and node.op_type not in ("Shape", "Size"):
             if kind not in READERS:

@@ -9,14 +9,17 @@ from .activation import Sigmoid
 from .affine import Affine
 from .base import Array, Op
 from .gemm import Gemm
-from .movement import Concat, Identity, Slice
-from .reading import Applied, OnnxNode, Reading, Unsupported, reads
+from .movement import Identity
+from .reading import OnnxNode, Unsupported, reads
 from .softmax import Softmax
+from .take import taken
 
 
 @reads("ai.onnx.ml.Scaler")
 def _read_scaler(node: OnnxNode) -> Affine:
     scale, offset = (_numbers(node, name) for name in ("scale", "offset"))
+    if scale.size != offset.size and 1 not in (scale.size, offset.size):
+        raise ModelError(f"it has {scale.size} scales and {offset.size} offsets")
     return Affine(scale, -offset * scale)
 
 
@@ -28,32 +31,18 @@ def _read_imputer(node: OnnxNode) -> Identity:
 
 
 @reads("ai.onnx.ml.ArrayFeatureExtractor")
-def _read_array_feature_extractor(node: OnnxNode) -> Reading:
-    """Chosen elements of the last axis: slices, side by side."""
+def _read_array_feature_extractor(node: OnnxNode) -> Op:
+    """Chosen elements of the last axis."""
     shape = node.fact(0).shape
-    places = [int(n) for n in node.constant(1).reshape(-1)]
-    if not places or min(places) < 0 or max(places) >= shape[-1]:
-        raise ModelError(f"its indices {places} are out of range for an axis of {shape[-1]}")
-    parts = []
-    for run in _runs(places):
-        rest = (0,) * (len(shape) - 1)
-        parts.append(Slice((*rest, run.start), (*(1 for _ in rest), run.step), (*shape[:-1], len(run))))
-    if len(parts) == 1:
-        return parts[0]
-    return Applied(Concat(len(shape) - 1), tuple(Applied(part, (0,)) for part in parts))
-
-
-def _runs(places: list[int]) -> list[range]:
-    """Numbers as ranges with equal steps."""
-    runs: list[range] = []
-    for place in places:
-        last = runs[-1] if runs else range(0)
-        step = place - last[-1] if last else 0
-        if last and step and (len(last) == 1 or step == last.step):
-            runs[-1] = range(last.start, place + (1 if step > 0 else -1), step)
-        else:
-            runs.append(range(place, place + 1))
-    return runs
+    if not shape:
+        raise ModelError("its input has no axis behind the batch")
+    places = node.constant(1).reshape(-1)
+    if places.dtype.kind not in "iu":
+        raise ModelError(f"its indices have dtype {places.dtype}; expected integers")
+    if not places.size or places.min() < 0 or places.max() >= shape[-1]:
+        shown = places.tolist() if places.size <= 8 else f"from {places.min()} to {places.max()}"
+        raise ModelError(f"its indices {shown} are out of range for an axis of {shape[-1]}")
+    return taken(shape, len(shape) - 1, places)
 
 
 @reads("ai.onnx.ml.LinearRegressor")

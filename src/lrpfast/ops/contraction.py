@@ -100,7 +100,10 @@ def _einsum(terms: Sequence[tuple[Any, Letters]], z: Letters) -> Any:
     """NumPy's einsum, of letters that may be longer."""
     places = {letter: place for place, letter in enumerate(dict.fromkeys(n for _, x in terms for n in x))}
     flat: list[Any] = [part for array, x in terms for part in (array, [places[n] for n in x])]
-    return np.einsum(*flat, [places[n] for n in z])
+    try:
+        return np.einsum(*flat, [places[n] for n in z])
+    except ValueError as error:
+        raise Unsupported(f"NumPy does not multiply so many operands or axes: {error}") from None
 
 
 # --- ONNX ---
@@ -138,6 +141,9 @@ def _read(node: OnnxNode, place: int, terms: Sequence[Letters], z: Letters) -> t
     if len(constants) == 1 and constants[0][1] == c:
         constant = constants[0][0]
     else:
+        every = {n for _, letters in constants for n in letters}
+        each, total = (math.prod(sizes[n] for n in letters) for letters in (c, every))
+        node.budget.take(8 * each, f"a product of constants, of {each} elements", total)
         doubles = [(array.astype(np.float64), letters) for array, letters in constants]
         constant = _einsum(doubles or [(np.ones(()), ())], c)
     return contraction(chain, x, constant, c, z).read()

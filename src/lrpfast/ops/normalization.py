@@ -338,7 +338,7 @@ def _read_layer_normalization(node: OnnxNode) -> Op | tuple[Op, ...]:
 def _per_channel(node: OnnxNode, index: int, channels: int, axes: int) -> Array:
     """The constant input `index` of a number per channel, or per group of channels."""
     values = node.weights(index)
-    if values.ndim != 1 or channels % len(values):
+    if values.ndim != 1 or not len(values) or channels % len(values):
         raise ModelError(f"its input {index} has shape {values.shape}; expected ({channels},)")
     return np.repeat(values, channels // len(values)).reshape(-1, *[1] * axes)
 

@@ -18,6 +18,9 @@ from .parameters import check_finite
 Constant = NDArray[Any]
 T = TypeVar("T")
 
+MOST_SIZES = 2**16
+"""In a list of sizes, indices or axes."""
+
 BATCH = None
 """In a list of sizes: the size of the batch axis."""
 
@@ -148,9 +151,10 @@ class OnnxNode:
         """The constant input `index` as a list of integers, `BATCH` where one is the batch size."""
         operand = self._operand(index)
         value = operand.values[0] if isinstance(operand, Varying) else self.constant(index)
-        if value.dtype.kind not in "iu":
+        if value.dtype.kind not in "iu" or value.size > MOST_SIZES:
             raise ModelError(
-                f"its input {index} ({self.inputs[index]!r}) has dtype {value.dtype}; expected integers"
+                f"its input {index} ({self.inputs[index]!r}) is {value.size} numbers of dtype {value.dtype}; "
+                f"expected at most {MOST_SIZES} integers"
             )
         if not isinstance(operand, Varying):
             return tuple(int(n) for n in value.reshape(-1))

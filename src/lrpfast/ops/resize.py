@@ -137,8 +137,9 @@ def _cropped(node: OnnxNode, axes: list[int], resized: Mapping[int, Axis]) -> di
             raise Unsupported(
                 "it crops to a single element, which onnxruntime and ONNX's reference see elsewhere"
             )
-        places = new.places("tf_crop_and_resize")
-        if places.min() < 0 or places.max() > old.source - 1:
+        with np.errstate(over="ignore", invalid="ignore"):
+            places = new.places("tf_crop_and_resize")
+        if not (places.min() >= 0 and places.max() <= old.source - 1):
             raise Unsupported(f"its roi {start} … {end} of axis {axis} reaches beyond the input")
     return cropped
 

@@ -71,6 +71,6 @@ def _read_unsqueeze(node: OnnxNode) -> Reshape:
     if given is None:
         raise ModelError("its axes are missing")
     rank = 1 + len(shape) + len(given)
-    axes = node.axes(given, rank)
+    axes = set(node.axes(given, rank))
     sizes = iter(shape)
     return Reshape(tuple(1 if axis in axes else next(sizes) for axis in range(rank - 1)))

@@ -210,7 +210,8 @@ def _read_gather_nd(node: OnnxNode) -> Pick:
     kept, lead = batch_dims - 1, indices.shape[: batch_dims - 1]
     if indices.ndim <= kept or lead != shape[:kept] or indices.shape[-1] > len(shape) - kept:
         raise ModelError(f"its indices have shape {indices.shape} per sample, its data {shape}")
-    node.budget.take(8 * math.prod(shape), f"indices of shape {shape}")
+    result = (*indices.shape[:-1], *shape[kept + indices.shape[-1] :])
+    node.budget.take(8 * (math.prod(shape) + math.prod(result)), f"indices of shape {shape} and {result}")
     numbers = np.arange(math.prod(shape)).reshape(shape)
     columns = [_from_zero(indices[..., i], shape[kept + i]) for i in range(indices.shape[-1])]
     # The axes of batch_dims go along: each place in them indexes itself.
@@ -239,7 +240,8 @@ def _read_trilu(node: OnnxNode) -> Mask:
     shape = node.fact(0).shape
     if len(shape) < 2:
         raise Unsupported(f"its matrices of a sample of shape {shape} reach across the batch")
-    k = node.whole(1, 0)
+    reach = shape[-2] + shape[-1]  # from which on a diagonal is outside of the matrix
+    k = min(max(node.whole(1, 0), -reach), reach)
     node.budget.take(3 * math.prod(shape), f"a mask of shape {shape}")
     ones = np.ones(shape, bool)
     kept = np.triu(ones, k) if node.integer("upper", 1) else np.tril(ones, k)
