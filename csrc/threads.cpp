@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "cpus.hpp"
 #include "memory.hpp"
 
 namespace lrpfast {
@@ -71,6 +72,12 @@ struct Job {
     }
 };
 
+/// A worker that sleeps.
+struct Sleeper {
+    pthread_t thread;
+    Avoidance avoidance;  // of the CPU of who wakes it
+};
+
 class Pool {
   public:
     /// Try to become the pool's only user.
@@ -93,7 +100,10 @@ class Pool {
             }
             job_ = &job;
             generation_.fetch_add(1, std::memory_order_release);
-            asleep = sleepers_ > 0;
+            // Linux likes to wake threads on the CPU of who wakes them, which will be busy, though others are idle.
+            const int here = sleepers_.empty() ? -1 : current_cpu();
+            for (Sleeper* sleeper : sleepers_) sleeper->avoidance.begin(sleeper->thread, here);
+            asleep = !sleepers_.empty();
         }
         if (asleep) wake_.notify_all();
         job.drain(0);
@@ -114,6 +124,7 @@ class Pool {
     /// Workers are never joined: they own nothing, and sleep when the process ends.
     bool spawn() {
         try {
+            sleepers_.reserve(static_cast<std::size_t>(workers_) + 1);
             std::thread([this, seat = workers_ + 1] { work(seat); }).detach();
         } catch (const std::exception&) {
             return false;  // the system grants no more threads, or no memory for one: go on with those there are
@@ -129,9 +140,11 @@ class Pool {
             const bool awake = spin_until(called);
             std::unique_lock<std::mutex> lock(mutex_);
             if (!awake) {
-                ++sleepers_;
+                Sleeper self{pthread_self(), {}};
+                sleepers_.push_back(&self);
                 wake_.wait(lock, called);
-                --sleepers_;
+                sleepers_.erase(std::find(sleepers_.begin(), sleepers_.end(), &self));
+                self.avoidance.end(self.thread);
             }
             seen = generation_;
             Job* job = job_;
@@ -147,10 +160,12 @@ class Pool {
     std::mutex mutex_;
     std::condition_variable wake_, idle_;
     std::atomic<bool> busy_{false};
+    std::atomic<std::uint64_t> generation_{0};
+    // The rest is guarded by the mutex.
     Job* job_ = nullptr;
     std::vector<Range> ranges_;  // of the job
-    std::atomic<std::uint64_t> generation_{0};
-    int workers_ = 0, sleepers_ = 0;  // guarded by the mutex
+    std::vector<Sleeper*> sleepers_;
+    int workers_ = 0;
 };
 
 /// Never freed, so that workers may outlive the program's static objects.
