@@ -93,6 +93,17 @@ def test_one_tap_with_strides_is_not_pointwise(runner: str, kernel: str) -> None
             assert_defined(case, module, "float32")
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_windows_that_lie_in_the_padding(runner: str) -> None:
+    """Back to an image of one row, of which no window's row is."""
+    window = windows_of((1, 1, 2, 1, 1, 1), (5, 3, 1, 1, 1, 1))
+    with running(runner) as module:
+        few_lanes = Maker(lambda options: options[options[0] == 16 and len(options) > 1], "nothing")
+        case = conv_case("conv_vjp", few_lanes, module.LANES, 2, 16, 3, window)
+        assert case.arguments["end"].out.shape[-1] < 16
+        assert_defined(case, module, "float32")
+
+
 @pytest.mark.parametrize("other_part", [None, (0.0, 1.0)])
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_lines_that_evict_one_another(runner: str, other_part: tuple[float, float] | None) -> None:

@@ -113,6 +113,7 @@ struct ColumnSums {
                 begin = at_most(begin, z_row);
                 end = at_least(end, z_row + 1);
             });
+        if (begin >= end) return;  // all windows of these rows lie in the padding
         const Size at_once =
             at_most(end - begin, at_least(1, kBytes / (row_places * pitch * static_cast<Size>(sizeof(T)))));
         T* numbers = scratch<T>(Scratch::inputs, at_once * row_places * pitch);
