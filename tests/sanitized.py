@@ -21,7 +21,7 @@ RUNTIMES = {"sanitize": "libasan.so", "threads": "libtsan.so"}
 TESTS = [
     "bindings", "clamping", "conservation", "elementwise", "extreme_numbers", "feeds", "forms", "kernel_bits",
     "kernel_refusals", "kernels", "layers", "layouts", "memory", "normalization", "plans", "products", "programs",
-    "propagate", "repeatability", "several", "shapes", "transposes",
+    "propagate", "repeatability", "rules", "several", "shapes", "transposes",
 ]  # fmt: skip
 """Those of kernels run on every SIMD target that this machine has."""
 
